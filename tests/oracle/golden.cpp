@@ -1,0 +1,58 @@
+#include "oracle/golden.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "checkpoint/safetensors.h"
+
+namespace hesper::oracle {
+
+std::vector<std::string> golden_names() {
+  return {"opt-pre",    "opt-gelu",     "opt-post-proj", "llama-gqa",     "llama-llama3rope",
+          "llama-bias", "llama-linear", "llama-dynamic", "llama-mqa-tied"};
+}
+
+Golden read_golden(const std::string& name) {
+  Golden golden;
+  golden.folder = std::string(HESPER_SOURCE_DIR) + "/tests/golden/" + name;
+  golden.config = nlohmann::json::parse(std::ifstream(golden.folder + "/config.json"));
+  const SafetensorsFile weights(golden.folder + "/model.safetensors");
+  for (const auto& info : weights.tensors()) {
+    const at::Tensor value = weights.view(info.name).contiguous();
+    golden.weights[info.name].assign(value.const_data_ptr<double>(), value.const_data_ptr<double>() + value.numel());
+  }
+  const SafetensorsFile record(golden.folder + "/golden.safetensors");
+  golden.ids = record.view("ids");
+  golden.labels = record.has("labels") ? record.view("labels") : golden.ids;
+  golden.loss = record.view("loss").item<double>();
+  golden.window_losses = record.view("window_losses");
+  golden.logits = record.view("logits");
+  for (const auto& listed : nlohmann::json::parse(record.metadata().at("selections"))) {
+    GoldenSelection selection;
+    selection.name = listed.at("name");
+    for (const auto& entry : listed.at("entries")) {
+      selection.entries.emplace_back(entry.at("tensor"), entry.at("indices"));
+    }
+    selection.gradient = record.view(selection.name + ".gradient");
+    selection.hessian = record.view(selection.name + ".hessian");
+    selection.gauss_newton = record.view(selection.name + ".gauss_newton");
+    golden.selections.push_back(std::move(selection));
+  }
+  return golden;
+}
+
+std::vector<std::vector<int64_t>> rows_of(const at::Tensor& ids) {
+  std::vector<std::vector<int64_t>> rows;
+  for (int64_t s = 0; s < ids.size(0); ++s) {
+    const at::Tensor row = ids[s].contiguous();
+    rows.emplace_back(row.const_data_ptr<int64_t>(), row.const_data_ptr<int64_t>() + row.numel());
+  }
+  return rows;
+}
+
+double relative_error(const at::Tensor& a, const at::Tensor& b) {
+  TORCH_CHECK(a.sizes() == b.sizes(), "relative_error: ", a.sizes(), " against ", b.sizes());
+  return ((a - b).norm() / b.norm()).item<double>();
+}
+
+}  // namespace hesper::oracle

@@ -1,0 +1,304 @@
+// The ops of the twin (twin.h): plain C++, templated on the scalar.
+//
+// Every op is a loop with its adjoint written by hand beside it; nothing is shared with the engine. With
+// S = std::complex<double> and h = 1e-25, g(x + i h v) = g(x) + i h H v + O(h^2), so Im g / h is H v with no difference
+// taken and no digit lost (h^2 = 1e-50 is far below one rounding). That needs analytic arithmetic: no abs, no conj,
+// and comparisons (ReLU, the maximum in softmax) on real parts alone.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <numbers>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace hesper::oracle {
+
+template <class S>
+using Weights = std::map<std::string, std::vector<S>>;  // Hugging Face name -> row-major values
+
+inline double real_part(double x) { return x; }
+inline double real_part(const std::complex<double>& x) { return x.real(); }
+inline double error_function(double x) { return std::erf(x); }
+// erf(x + i y) to first order in y: exact for the y of a complex step.
+inline std::complex<double> error_function(const std::complex<double>& z) {
+  return {std::erf(z.real()), 2.0 / std::sqrt(std::numbers::pi) * std::exp(-z.real() * z.real()) * z.imag()};
+}
+
+template <class S>
+struct Node {  // (rows, columns), its adjoint beside it
+  int64_t rows, columns;
+  std::vector<S> value, bar;
+  S* row(int64_t r) { return value.data() + r * columns; }
+  S* bar_row(int64_t r) { return bar.data() + r * columns; }
+};
+template <class S>
+using Var = std::shared_ptr<Node<S>>;
+
+// Runs ops forward and remembers their adjoints; `backward` calls those in reverse order.
+template <class S>
+class Program {
+ public:
+  explicit Program(const Weights<S>& weights) {
+    for (const auto& [name, value] : weights) {
+      parameters_[name] =
+          std::make_shared<Node<S>>(Node<S>{1, int64_t(value.size()), value, std::vector<S>(value.size())});
+    }
+  }
+
+  Var<S> parameter(const std::string& name) const {
+    auto found = parameters_.find(name);
+    if (found == parameters_.end()) throw std::runtime_error("twin: no parameter " + name);
+    return found->second;
+  }
+  bool has(const std::string& name) const { return parameters_.contains(name); }
+
+  void backward() {
+    for (auto adjoint = adjoints_.rbegin(); adjoint != adjoints_.rend(); ++adjoint) (*adjoint)();
+    adjoints_.clear();
+  }
+  Weights<S> gradient() const {
+    Weights<S> result;
+    for (const auto& [name, node] : parameters_) result[name] = node->bar;
+    return result;
+  }
+
+  // rows of `table` (words, width) at `ids` + offset
+  Var<S> embedding(const std::string& table, int64_t width, const std::vector<int64_t>& ids, int64_t offset = 0) {
+    auto w = parameter(table);
+    auto y = make(int64_t(ids.size()), width);
+    each(*y, [&](int64_t t, int64_t c) { y->row(t)[c] = w->value.at((ids[t] + offset) * width + c); });
+    adjoints_.push_back(
+        [=] { each(*y, [&](int64_t t, int64_t c) { w->bar[(ids[t] + offset) * width + c] += y->bar_row(t)[c]; }); });
+    return y;
+  }
+
+  Var<S> add(Var<S> a, Var<S> b) {
+    auto y = make(a->rows, a->columns);
+    for (size_t i = 0; i < y->value.size(); ++i) y->value[i] = a->value[i] + b->value[i];
+    adjoints_.push_back([=] {
+      for (size_t i = 0; i < y->bar.size(); ++i) a->bar[i] += y->bar[i], b->bar[i] += y->bar[i];
+    });
+    return y;
+  }
+
+  Var<S> multiply(Var<S> a, Var<S> b) {
+    auto y = make(a->rows, a->columns);
+    for (size_t i = 0; i < y->value.size(); ++i) y->value[i] = a->value[i] * b->value[i];
+    adjoints_.push_back([=] {
+      for (size_t i = 0; i < y->bar.size(); ++i) {
+        a->bar[i] += b->value[i] * y->bar[i];
+        b->bar[i] += a->value[i] * y->bar[i];
+      }
+    });
+    return y;
+  }
+
+  // y = x W^T (+ b when the checkpoint has prefix.bias); W (out, in) is `weight`
+  Var<S> linear(Var<S> x, const std::string& prefix) {
+    auto w = parameter(prefix + ".weight");
+    const int64_t in = x->columns, out = w->columns / in;
+    auto b = has(prefix + ".bias") ? parameter(prefix + ".bias") : nullptr;
+    auto y = make(x->rows, out);
+    each(*y, [&](int64_t t, int64_t o) {
+      S sum = b ? b->value[o] : S(0);
+      for (int64_t i = 0; i < in; ++i) sum += x->row(t)[i] * w->value[o * in + i];
+      y->row(t)[o] = sum;
+    });
+    adjoints_.push_back([=] {
+      each(*y, [&](int64_t t, int64_t o) {
+        const S up = y->bar_row(t)[o];
+        for (int64_t i = 0; i < in; ++i) {
+          x->bar_row(t)[i] += up * w->value[o * in + i];
+          w->bar[o * in + i] += up * x->row(t)[i];
+        }
+        if (b) b->bar[o] += up;
+      });
+    });
+    return y;
+  }
+
+  // layer norm (centred, with bias) or RMS norm: xh = (x - mean)/s, y = g xh + b
+  Var<S> norm(Var<S> x, const std::string& prefix, double eps, bool centred) {
+    const int64_t C = x->columns;
+    auto g = parameter(prefix + ".weight");
+    auto b = centred ? parameter(prefix + ".bias") : nullptr;
+    auto y = make(x->rows, C);
+    auto xh = make(x->rows, C);
+    auto s = make(x->rows, 1);
+    for (int64_t t = 0; t < x->rows; ++t) {
+      S mean = 0, square = 0;
+      for (int64_t c = 0; c < C && centred; ++c) mean += x->row(t)[c] / double(C);
+      for (int64_t c = 0; c < C; ++c) square += (x->row(t)[c] - mean) * (x->row(t)[c] - mean) / double(C);
+      s->value[t] = std::sqrt(square + eps);
+      for (int64_t c = 0; c < C; ++c) {
+        xh->row(t)[c] = (x->row(t)[c] - mean) / s->value[t];
+        y->row(t)[c] = xh->row(t)[c] * g->value[c] + (b ? b->value[c] : S(0));
+      }
+    }
+    adjoints_.push_back([=] {
+      for (int64_t t = 0; t < x->rows; ++t) {
+        S mean_u = 0, mean_xh_u = 0;
+        for (int64_t c = 0; c < C; ++c) {
+          const S u = g->value[c] * y->bar_row(t)[c];
+          if (centred) mean_u += u / double(C);
+          mean_xh_u += xh->row(t)[c] * u / double(C);
+          g->bar[c] += xh->row(t)[c] * y->bar_row(t)[c];
+          if (b) b->bar[c] += y->bar_row(t)[c];
+        }
+        for (int64_t c = 0; c < C; ++c) {
+          const S u = g->value[c] * y->bar_row(t)[c];
+          x->bar_row(t)[c] += (u - mean_u - xh->row(t)[c] * mean_xh_u) / s->value[t];
+        }
+      }
+    });
+    return y;
+  }
+
+  Var<S> activation(Var<S> x, const std::string& kind) {
+    auto y = make(x->rows, x->columns);
+    std::vector<S> slope(x->value.size());
+    for (size_t i = 0; i < x->value.size(); ++i) {
+      const S v = x->value[i];
+      if (kind == "relu") {
+        slope[i] = real_part(v) > 0 ? 1.0 : 0.0;
+        y->value[i] = slope[i] * v;
+      } else if (kind == "silu") {
+        const S sigmoid = 1.0 / (1.0 + std::exp(-v));
+        slope[i] = sigmoid * (1.0 + v * (1.0 - sigmoid));
+        y->value[i] = v * sigmoid;
+      } else if (kind == "gelu") {
+        const S cdf = 0.5 * (1.0 + error_function(v / std::numbers::sqrt2));
+        slope[i] = cdf + v * std::exp(-0.5 * v * v) / std::sqrt(2.0 * std::numbers::pi);
+        y->value[i] = v * cdf;
+      } else {
+        throw std::runtime_error("twin: activation " + kind);
+      }
+    }
+    adjoints_.push_back([=] {
+      for (size_t i = 0; i < slope.size(); ++i) x->bar[i] += slope[i] * y->bar[i];
+    });
+    return y;
+  }
+
+  // rotate-half rotary embedding of every head of width D = 2 frequencies.size(), at positions 0, 1, ...
+  Var<S> rotary(Var<S> x, const std::vector<double>& frequencies) {
+    const int64_t half = int64_t(frequencies.size());
+    auto y = make(x->rows, x->columns);
+    auto turn = [half, frequencies](Node<S>& n, auto&& map) {
+      for (int64_t t = 0; t < n.rows; ++t) {
+        for (int64_t c = 0; c < n.columns; c += 2 * half) {
+          for (int64_t f = 0; f < half; ++f) {
+            map(t, c + f, c + f + half, std::cos(double(t) * frequencies[f]), std::sin(double(t) * frequencies[f]));
+          }
+        }
+      }
+    };
+    turn(*x, [&](int64_t t, int64_t i, int64_t j, double cosine, double sine) {
+      y->row(t)[i] = x->row(t)[i] * cosine - x->row(t)[j] * sine;
+      y->row(t)[j] = x->row(t)[j] * cosine + x->row(t)[i] * sine;
+    });
+    adjoints_.push_back([=] {
+      turn(*x, [&](int64_t t, int64_t i, int64_t j, double cosine, double sine) {
+        x->bar_row(t)[i] += y->bar_row(t)[i] * cosine + y->bar_row(t)[j] * sine;
+        x->bar_row(t)[j] += y->bar_row(t)[j] * cosine - y->bar_row(t)[i] * sine;
+      });
+    });
+    return y;
+  }
+
+  // causal attention; q (T, H D), k and v (T, G D) -> (T, H D)
+  Var<S> attention(Var<S> q, Var<S> k, Var<S> v, int64_t H, int64_t G) {
+    const int64_t T = q->rows, D = q->columns / H;
+    const double scale = 1.0 / std::sqrt(double(D));
+    auto y = make(T, q->columns);
+    auto P = make(H * T, T);
+    for (int64_t h = 0; h < H; ++h) {
+      const int64_t at = h * D, from = h / (H / G) * D;
+      for (int64_t t = 0; t < T; ++t) {
+        S* p = P->row(h * T + t);
+        for (int64_t u = 0; u <= t; ++u) {
+          p[u] = 0;
+          for (int64_t d = 0; d < D; ++d) p[u] += scale * q->row(t)[at + d] * k->row(u)[from + d];
+        }
+        softmax(p, t + 1);
+        for (int64_t u = 0; u <= t; ++u) {
+          for (int64_t d = 0; d < D; ++d) y->row(t)[at + d] += p[u] * v->row(u)[from + d];
+        }
+      }
+    }
+    adjoints_.push_back([=] {
+      std::vector<S> p_bar(T);
+      for (int64_t h = 0; h < H; ++h) {
+        const int64_t at = h * D, from = h / (H / G) * D;
+        for (int64_t t = 0; t < T; ++t) {
+          const S* p = P->row(h * T + t);
+          S delta = 0;
+          for (int64_t u = 0; u <= t; ++u) {
+            p_bar[u] = 0;
+            for (int64_t d = 0; d < D; ++d) {
+              p_bar[u] += y->bar_row(t)[at + d] * v->row(u)[from + d];
+              v->bar_row(u)[from + d] += p[u] * y->bar_row(t)[at + d];
+            }
+            delta += p[u] * p_bar[u];
+          }
+          for (int64_t u = 0; u <= t; ++u) {
+            const S score_bar = p[u] * (p_bar[u] - delta) * scale;
+            for (int64_t d = 0; d < D; ++d) {
+              q->bar_row(t)[at + d] += score_bar * k->row(u)[from + d];
+              k->bar_row(u)[from + d] += score_bar * q->row(t)[at + d];
+            }
+          }
+        }
+      }
+    });
+    return y;
+  }
+
+  // mean over the counted tokens of -log softmax(z[t - 1])[labels[t]]; its adjoint is seeded with `weight`
+  S cross_entropy(Var<S> z, const std::vector<int64_t>& labels, double weight) {
+    int64_t counted = 0;
+    for (int64_t t = 1; t < z->rows; ++t) counted += labels[t] >= 0;
+    S loss = 0;
+    for (int64_t t = 1; t < z->rows; ++t) {
+      if (labels[t] < 0) continue;
+      std::vector<S> p(z->row(t - 1), z->row(t - 1) + z->columns);
+      loss += (softmax(p.data(), z->columns) - z->row(t - 1)[labels[t]]) / double(counted);
+      p[labels[t]] -= 1.0;
+      for (int64_t w = 0; w < z->columns; ++w) z->bar_row(t - 1)[w] += weight / double(counted) * p[w];
+    }
+    return loss;
+  }
+
+ private:
+  static Var<S> make(int64_t rows, int64_t columns) {
+    return std::make_shared<Node<S>>(
+        Node<S>{rows, columns, std::vector<S>(rows * columns), std::vector<S>(rows * columns)});
+  }
+  template <class F>
+  static void each(const Node<S>& n, F&& f) {
+    for (int64_t r = 0; r < n.rows; ++r) {
+      for (int64_t c = 0; c < n.columns; ++c) f(r, c);
+    }
+  }
+  // in place; returns the log of the sum of exponentials
+  static S softmax(S* x, int64_t n) {
+    double top = real_part(x[0]);
+    for (int64_t i = 1; i < n; ++i) top = std::max(top, real_part(x[i]));
+    S sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += x[i] = std::exp(x[i] - top);
+    for (int64_t i = 0; i < n; ++i) x[i] /= sum;
+    return top + std::log(sum);
+  }
+
+  std::map<std::string, Var<S>> parameters_;
+  std::vector<std::function<void()>> adjoints_;
+};
+
+}  // namespace hesper::oracle
