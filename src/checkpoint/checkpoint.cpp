@@ -1,0 +1,153 @@
+#include "checkpoint/checkpoint.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <set>
+#include <stdexcept>
+
+#include "text/file_io.h"
+#include "text/sha256.h"
+
+namespace hesper {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t max_json_bytes = 64 << 20;
+
+std::string join(const std::string& folder, const std::string& name) {
+  return (std::filesystem::path(folder) / name).string();
+}
+
+// The name of a shard must stay inside the folder, whatever the index says.
+bool is_plain_file_name(const std::string& name) {
+  return !name.empty() && name.front() != '.' && name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
+}
+
+// The file each tensor of the index lives in: stored name -> shard, and the shards themselves.
+std::map<std::string, std::string> read_weight_map(const std::string& path) {
+  const json index = read_json_object(path);
+  const auto found = index.find("weight_map");
+  if (found == index.end() || !found->is_object() || found->empty()) {
+    throw std::runtime_error(fmt::format("{}: \"weight_map\" is missing, empty or not an object", path));
+  }
+  std::map<std::string, std::string> shards;
+  for (const auto& [name, shard] : found->items()) {
+    if (!shard.is_string() || !is_plain_file_name(shard.get_ref<const std::string&>())) {
+      throw std::runtime_error(fmt::format("{}: tensor {}: {} is not the name of a file in the folder", path,
+                                           printable(name), printable(shard.dump())));
+    }
+    shards[name] = shard.get<std::string>();
+  }
+  return shards;
+}
+
+}  // namespace
+
+json read_json_object(const std::string& path) {
+  const std::string text = read_file(path, max_json_bytes);
+  json parsed = json::parse(text, nullptr, false);
+  if (parsed.is_discarded()) throw std::runtime_error(fmt::format("{}: not JSON", path));
+  if (!parsed.is_object()) throw std::runtime_error(fmt::format("{}: not a JSON object", path));
+  return parsed;
+}
+
+std::string canonical_tensor_name(const std::string& stored) {
+  for (const char* bare : {"decoder.", "layers.", "embed_tokens.", "norm."}) {
+    if (stored.starts_with(bare)) return "model." + stored;
+  }
+  return stored;
+}
+
+Checkpoint Checkpoint::open(const std::string& folder) {
+  if (!std::filesystem::is_directory(folder)) {
+    throw std::runtime_error(fmt::format("{}: no such model folder", folder));
+  }
+  Checkpoint checkpoint;
+  checkpoint.folder_ = folder;
+  checkpoint.config_ = read_json_object(checkpoint.config_file());
+
+  const std::string single = join(folder, "model.safetensors");
+  const std::string index = join(folder, "model.safetensors.index.json");
+  if (std::filesystem::exists(single)) {
+    checkpoint.files_.emplace_back(single);
+    for (const TensorInfo& info : checkpoint.files_[0].tensors()) checkpoint.add(0, info.name);
+    return checkpoint;
+  }
+  if (!std::filesystem::exists(index)) {
+    throw std::runtime_error(
+        fmt::format("{}: neither model.safetensors nor model.safetensors.index.json is there", folder));
+  }
+
+  const auto weight_map = read_weight_map(index);
+  std::set<std::string> shards;
+  for (const auto& [name, shard] : weight_map) shards.insert(shard);
+  std::map<std::string, size_t> numbers;
+  for (const std::string& shard : shards) {
+    numbers[shard] = checkpoint.files_.size();
+    checkpoint.files_.emplace_back(join(folder, shard));
+    for (const TensorInfo& info : checkpoint.files_.back().tensors()) {
+      const auto listed = weight_map.find(info.name);
+      if (listed == weight_map.end() || listed->second != shard) {
+        throw std::runtime_error(fmt::format("{}: tensor {} is in {}, where the index does not place it", index,
+                                             printable(info.name), shard));
+      }
+    }
+  }
+  for (const auto& [name, shard] : weight_map) {
+    if (!checkpoint.files_[numbers[shard]].has(name)) {
+      throw std::runtime_error(fmt::format("{}: tensor {} is not in {}", index, printable(name), shard));
+    }
+    checkpoint.add(numbers[shard], name);
+  }
+  return checkpoint;
+}
+
+void Checkpoint::add(size_t file, const std::string& stored) {
+  const std::string name = canonical_tensor_name(stored);
+  const auto [it, fresh] = places_.try_emplace(name, Place{file, stored});
+  if (!fresh) {
+    throw std::runtime_error(fmt::format("{}: tensors {} and {} are both {}", files_[file].path(),
+                                         printable(it->second.stored), printable(stored), printable(name)));
+  }
+}
+
+std::string Checkpoint::config_file() const { return join(folder_, "config.json"); }
+
+std::vector<std::string> Checkpoint::names() const {
+  std::vector<std::string> names;
+  names.reserve(places_.size());
+  for (const auto& [name, place] : places_) names.push_back(name);
+  return names;
+}
+
+const Checkpoint::Place& Checkpoint::place(std::string_view name) const {
+  const auto it = places_.find(name);
+  if (it == places_.end()) throw std::runtime_error(fmt::format("{}: no tensor {}", folder_, printable(name)));
+  return it->second;
+}
+
+const TensorInfo& Checkpoint::info(std::string_view name) const {
+  const Place& found = place(name);
+  return files_[found.file].info(found.stored);
+}
+
+const std::string& Checkpoint::file(std::string_view name) const { return files_[place(name).file].path(); }
+
+at::Tensor Checkpoint::tensor(std::string_view name) const {
+  const Place& found = place(name);
+  return files_[found.file].view(found.stored);
+}
+
+std::string Checkpoint::sha256() const {
+  if (files_.size() == 1) return sha256_hex(files_[0].bytes());
+  std::string lines;
+  for (const SafetensorsFile& file : files_) {
+    lines += fmt::format("{}  {}\n", sha256_hex(file.bytes()), std::filesystem::path(file.path()).filename().string());
+  }
+  return sha256_hex(std::as_bytes(std::span(lines)));
+}
+
+}  // namespace hesper

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "checkpoint/safetensors.h"
+
+namespace hesper {
+
+// A model folder in Hugging Face layout: config.json, and model.safetensors or model.safetensors.index.json with its
+// shards. Names are the full ones of the causal language model ("model.decoder.layers.0.fc1.weight"), also where the
+// folder was saved from the bare model and lacks the leading "model." (canonical_tensor_name).
+class Checkpoint {
+ public:
+  // Throws std::runtime_error (one line: file and what is wrong with it).
+  static Checkpoint open(const std::string& folder);
+
+  const std::string& folder() const { return folder_; }
+  std::string config_file() const;
+  const nlohmann::json& config() const { return config_; }  // config.json, an object
+
+  bool has(std::string_view name) const { return places_.contains(name); }
+  std::vector<std::string> names() const;                // sorted
+  const TensorInfo& info(std::string_view name) const;   // as stored (its own name, offsets in its own file)
+  const std::string& file(std::string_view name) const;  // path of the file that holds it
+  at::Tensor tensor(std::string_view name) const;        // stored dtype, mapped, read-only by contract
+
+  // One weight file: what `sha256sum` prints for it. Shards: the sha256 of what `sha256sum *.safetensors` prints for
+  // them in the order of their names. Reads every byte.
+  std::string sha256() const;
+
+ private:
+  struct Place {
+    size_t file;         // in files_
+    std::string stored;  // the name in that file
+  };
+  const Place& place(std::string_view name) const;
+  void add(size_t file, const std::string& stored);
+
+  std::string folder_;
+  nlohmann::json config_;
+  std::vector<SafetensorsFile> files_;  // in the order of their names
+  std::map<std::string, Place, std::less<>> places_;
+};
+
+// "decoder.", "layers.", "embed_tokens." and "norm." gain the "model." that a folder saved from the bare model lacks.
+std::string canonical_tensor_name(const std::string& stored);
+
+// Reads a JSON file that must hold an object. Throws std::runtime_error, one line.
+nlohmann::json read_json_object(const std::string& path);
+
+}  // namespace hesper

@@ -1,0 +1,153 @@
+#include "model/weights.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <stdexcept>
+#include <string>
+
+namespace hesper {
+namespace {
+
+constexpr const char* head_name = "lm_head.weight";
+
+bool is_floating(at::ScalarType dtype) {
+  return dtype == at::kDouble || dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
+}
+
+// Buffers that old checkpoints carry and no model reads.
+bool is_harmless(const std::string& name) {
+  return name.ends_with("rotary_emb.inv_freq") || name.ends_with("decoder.version");
+}
+
+// Flat place of the first NaN or infinity, -1 when there is none: an exponent of all ones, tested on the bits in runs
+// that the compiler vectorises, so that no copy of the tensor is made.
+template <class Bits>
+int64_t first_not_finite(const at::Tensor& tensor, Bits exponent) {
+  constexpr int64_t run = 4096;
+  const auto* bits = static_cast<const Bits*>(tensor.const_data_ptr());
+  const auto bad = [exponent](Bits x) { return (x & exponent) == exponent; };
+  for (int64_t begin = 0; begin < tensor.numel(); begin += run) {
+    const int64_t end = std::min(begin + run, tensor.numel());
+    Bits any = 0;
+    for (int64_t i = begin; i < end; ++i) any = static_cast<Bits>(any | static_cast<Bits>(bad(bits[i])));
+    if (any != 0) return std::find_if(bits + begin, bits + end, bad) - bits;
+  }
+  return -1;
+}
+
+int64_t first_not_finite(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kDouble:
+      return first_not_finite<uint64_t>(tensor, 0x7ff0000000000000);
+    case at::kFloat:
+      return first_not_finite<uint32_t>(tensor, 0x7f800000);
+    case at::kHalf:
+      return first_not_finite<uint16_t>(tensor, 0x7c00);
+    default:
+      return first_not_finite<uint16_t>(tensor, 0x7f80);  // bfloat16
+  }
+}
+
+// What is wrong with a stored tensor before its values are read; "" when nothing is.
+std::string header_fault(const Checkpoint& checkpoint, const ParameterSpec& spec) {
+  if (!checkpoint.has(spec.name)) {
+    return fmt::format("{}: tensor {} is missing, expected shape {}", checkpoint.folder(), spec.name,
+                       format_shape(spec.shape));
+  }
+  const TensorInfo& info = checkpoint.info(spec.name);
+  if (info.shape != spec.shape) {
+    return fmt::format("{}: tensor {} has shape {}, expected {}", checkpoint.file(spec.name), spec.name,
+                       format_shape(info.shape), format_shape(spec.shape));
+  }
+  if (!is_floating(info.dtype)) {
+    return fmt::format("{}: tensor {} is stored as {}, expected a floating type (shape {})", checkpoint.file(spec.name),
+                       spec.name, c10::toString(info.dtype), format_shape(info.shape));
+  }
+  return "";
+}
+
+bool same_values(const at::Tensor& a, const at::Tensor& b) {
+  if (a.scalar_type() == b.scalar_type()) return std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
+  return is_floating(a.scalar_type()) && is_floating(b.scalar_type()) && a.to(at::kDouble).equal(b.to(at::kDouble));
+}
+
+// A head stored beside the embedding it is tied to must be that embedding: transformers unties a different one.
+std::string tied_head_fault(const Checkpoint& checkpoint, const ParameterSpec& embedding) {
+  const TensorInfo& head = checkpoint.info(head_name);
+  if (head.shape != embedding.shape) {
+    return fmt::format("{}: tensor {} has shape {}, the embedding it is tied to {}", checkpoint.file(head_name),
+                       head_name, format_shape(head.shape), format_shape(embedding.shape));
+  }
+  if (!same_values(checkpoint.tensor(head_name), checkpoint.tensor(embedding.name))) {
+    return fmt::format("{}: tensor {} differs from {}, but tie_word_embeddings is true (both {})",
+                       checkpoint.file(head_name), head_name, embedding.name, format_shape(head.shape));
+  }
+  return "";
+}
+
+std::string value_fault(const Checkpoint& checkpoint, const ParameterSpec& spec, const at::Tensor& value) {
+  const int64_t place = first_not_finite(value);
+  if (place < 0) return "";
+  return fmt::format("{}: tensor {} of shape {} is not finite in {}: {} at flat index {}", checkpoint.file(spec.name),
+                     spec.name, format_shape(spec.shape), c10::toString(value.scalar_type()),
+                     value.view(-1)[place].item<double>(), place);
+}
+
+class Faults {
+ public:
+  void add(std::string fault) {
+    if (fault.empty()) return;
+    if (first_.empty()) first_ = std::move(fault);
+    ++count_;
+  }
+  void raise() const {
+    if (count_ == 0) return;
+    throw std::runtime_error(count_ == 1 ? first_ : fmt::format("{} (and {} more tensors)", first_, count_ - 1));
+  }
+
+ private:
+  std::string first_;
+  int64_t count_ = 0;
+};
+
+}  // namespace
+
+int Weights::index(std::string_view name) const {
+  const auto it =
+      std::find_if(specs.begin(), specs.end(), [&](const ParameterSpec& spec) { return spec.name == name; });
+  return it == specs.end() ? -1 : static_cast<int>(it - specs.begin());
+}
+
+Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, at::ScalarType dtype) {
+  if (!is_floating(dtype)) {
+    throw std::invalid_argument(fmt::format("weights cannot be loaded as {}", c10::toString(dtype)));
+  }
+  Weights weights{config, parameter_table(config), {}};
+
+  Faults faults;
+  std::set<std::string> known;
+  for (const ParameterSpec& spec : weights.specs) {
+    known.insert(spec.name);
+    faults.add(header_fault(checkpoint, spec));
+  }
+  for (const std::string& name : checkpoint.names()) {
+    if (known.contains(name) || is_harmless(name) || (config.tied_head && name == head_name)) continue;
+    faults.add(fmt::format("{}: tensor {} of shape {} is no part of this model", checkpoint.file(name), printable(name),
+                           format_shape(checkpoint.info(name).shape)));
+  }
+  faults.raise();
+  if (config.tied_head && checkpoint.has(head_name)) faults.add(tied_head_fault(checkpoint, weights.specs[0]));
+
+  for (const ParameterSpec& spec : weights.specs) {
+    weights.values.push_back(checkpoint.tensor(spec.name).to(dtype));
+    faults.add(value_fault(checkpoint, spec, weights.values.back()));
+  }
+  faults.raise();
+  return weights;
+}
+
+}  // namespace hesper
