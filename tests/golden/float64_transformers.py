@@ -16,6 +16,7 @@ import torch
 import transformers
 import transformers.modeling_rope_utils
 import transformers.models.llama.modeling_llama
+import transformers.models.mistral.modeling_mistral
 import transformers.models.opt.modeling_opt
 from safetensors.torch import load_file
 
@@ -30,22 +31,30 @@ class TorchOfDoubles:
 
 
 for module in (transformers.modeling_rope_utils, transformers.models.llama.modeling_llama,
-               transformers.models.opt.modeling_opt):
+               transformers.models.mistral.modeling_mistral, transformers.models.opt.modeling_opt):
     module.torch = TorchOfDoubles()
+
+FAMILIES = {"opt": (transformers.OPTConfig, transformers.OPTForCausalLM),
+            "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+            "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM)}
+
+
+def fresh(folder):
+    """The model of a folder's config.json, its weights not read."""
+    raw = json.loads((Path(folder) / "config.json").read_text())
+    raw.pop("torch_dtype", None), raw.pop("dtype", None)
+    config_type, model_type = FAMILIES[raw["model_type"]]
+    config = config_type.from_dict(raw)
+    config._attn_implementation = "eager"
+    return model_type(config).double().eval()
 
 
 def load(folder):
     """The causal language model of a Hugging Face folder (one model.safetensors), in float64, every dropout off."""
-    raw = json.loads((Path(folder) / "config.json").read_text())
-    family = {"opt": (transformers.OPTConfig, transformers.OPTForCausalLM),
-              "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM)}[raw["model_type"]]
-    raw.pop("torch_dtype", None), raw.pop("dtype", None)
-    config = family[0].from_dict(raw)
-    config._attn_implementation = "eager"
-    model = family[1](config).double().eval()
+    model = fresh(folder)
     weights = {name: tensor.double() for name, tensor in load_file(Path(folder) / "model.safetensors").items()}
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     if set(missing) - tied or set(unexpected) - tied:
         raise ValueError(f"{folder}: missing {missing}, unexpected {unexpected}")
     model.tie_weights()

@@ -1,7 +1,8 @@
 """Makes the golden models: python make_goldens.py [--check]
 
 One folder a model beside this script, each a Hugging Face folder (config.json, model.safetensors in float64) and a
-golden.safetensors recorded from transformers and PyTorch's double backward in float64 (float64_transformers.py says how):
+golden.safetensors recorded from transformers and PyTorch's double backward in float64 (float64_transformers.py says how;
+the files were made with transformers 5.23.0 and torch 2.11.0):
   ids           (b, T) int64
   labels        (b, T) int64, only where they differ from ids; -100 is not counted
   loss          ()     the objective: mean over windows of each window's mean cross entropy over its counted tokens
@@ -23,11 +24,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from float64_transformers import load, logits_of, versions, window_losses
+from float64_transformers import fresh, load, logits_of, window_losses
 
 HERE = Path(__file__).resolve().parent
 
@@ -64,6 +64,10 @@ MODELS = {
     "llama-dynamic": (llama(max_position_embeddings=8, num_attention_heads=2, num_key_value_heads=1, rope_parameters={
         "rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}), 2, 12, False),
     "llama-mqa-tied": (llama(num_key_value_heads=1, tie_word_embeddings=True, rope_theta=100.0), 3, 8, False),
+    "opt-bare": (opt(activation_function="gelu_new", enable_bias=False, layer_norm_elementwise_affine=False,
+                     _remove_final_layer_norm=True), 2, 9, False),
+    "mistral": (llama(architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=None, head_dim=8,
+                      num_attention_heads=2, num_key_value_heads=1, rope_theta=10000.0), 2, 8, False),
 }
 
 
@@ -86,7 +90,7 @@ def random_weights(config, shapes, gen):
 def window_ids(config, b, T, labelled, gen):
     # 1 is the padding id of OPT: nn.Embedding drops the gradient of that row, hesper does not, so it never occurs here.
     ids = torch.randint(3, config["vocab_size"], (b, T), generator=gen)
-    ids[:, 0] = config["bos_token_id"] if config["model_type"] == "llama" else 2
+    ids[:, 0] = config["bos_token_id"]
     if not labelled:
         return ids, None
     labels = ids.clone()
@@ -117,7 +121,7 @@ def selections(shapes, ids, gen):
     result = {"q_row": [(of("q_proj"), list(range(8)))],
               "second_block": [(of("k_proj", 1), list(range(4))), (of("v_proj", 1), list(range(4))), (of("q_proj", 1), [17, 3])],
               "linear_cross": pick(linear, shapes, 2, gen),
-              "vectors": pick(vectors, shapes, 1 if len(vectors) > 16 else 4, gen),
+              **({"vectors": pick(vectors, shapes, 1 if len(vectors) > 16 else 4, gen)} if vectors else {}),
               "embeddings": [rows(embed, shapes, (read, target, unused, 2 if embed.startswith("model.decoder") else 1), (0, 3, 7))]}
     if "model.decoder.embed_positions.weight" in shapes:  # row of position p is p + 2
         result["embeddings"].append(rows("model.decoder.embed_positions.weight", shapes, (2, 5, 7), (1, 4)))
@@ -194,17 +198,12 @@ def make(name, seed, folder):
               f"|H - G|/|H| {(H - G).norm() / H.norm():.2f}  asymmetry {asymmetry:.1e}")
     listed = [{"name": s, "entries": [{"tensor": n, "indices": i} for n, i in e]} for s, e in chosen.items()]
     save_file({k: v.contiguous() for k, v in record.items()}, folder / "golden.safetensors",
-              metadata={"selections": json.dumps(listed), "made_with": json.dumps(versions())})
+              metadata={"selections": json.dumps(listed)})  # one key: the writer does not keep an order
 
 
 def shapes_of(folder):
     """Hugging Face name -> shape, without a tied head."""
-    raw = json.loads((folder / "config.json").read_text())
-    family = {"opt": (transformers.OPTConfig, transformers.OPTForCausalLM),
-              "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM)}[raw["model_type"]]
-    raw.pop("torch_dtype")
-    model = family[1](family[0].from_dict(raw))
-    return {n: list(p.shape) for n, p in model.named_parameters()}  # a shared parameter is listed once
+    return {n: list(p.shape) for n, p in fresh(folder).named_parameters()}  # a shared parameter is listed once
 
 
 def compare(made, kept):

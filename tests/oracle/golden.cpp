@@ -8,8 +8,8 @@
 namespace hesper::oracle {
 
 std::vector<std::string> golden_names() {
-  return {"opt-pre",    "opt-gelu",     "opt-post-proj", "llama-gqa",     "llama-llama3rope",
-          "llama-bias", "llama-linear", "llama-dynamic", "llama-mqa-tied"};
+  return {"opt-pre",    "opt-gelu",     "opt-post-proj", "opt-bare",       "llama-gqa", "llama-llama3rope",
+          "llama-bias", "llama-linear", "llama-dynamic", "llama-mqa-tied", "mistral"};
 }
 
 Golden read_golden(const std::string& name) {

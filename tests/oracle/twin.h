@@ -69,7 +69,7 @@ Var<S> opt_logits(Program<S>& run, const nlohmann::json& config, const std::vect
     x = run.add(x, run.linear(h, block + "fc2"));
     if (!before) x = normed(x, "final_layer_norm");
   }
-  if (before) x = run.norm(x, root + "final_layer_norm", eps, true);
+  if (before && !config.value("_remove_final_layer_norm", false)) x = run.norm(x, root + "final_layer_norm", eps, true);
   if (E != C) x = run.linear(x, root + "project_out");
   return run.linear(x, root + "embed_tokens");
 }

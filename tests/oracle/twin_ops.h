@@ -124,11 +124,12 @@ class Program {
     return y;
   }
 
-  // layer norm (centred, with bias) or RMS norm: xh = (x - mean)/s, y = g xh + b
+  // layer norm (centred) or RMS norm: xh = (x - mean)/s, y = g xh + b; g and b where the checkpoint has them
   Var<S> norm(Var<S> x, const std::string& prefix, double eps, bool centred) {
     const int64_t C = x->columns;
-    auto g = parameter(prefix + ".weight");
-    auto b = centred ? parameter(prefix + ".bias") : nullptr;
+    auto g = has(prefix + ".weight") ? parameter(prefix + ".weight") : nullptr;
+    auto b = has(prefix + ".bias") ? parameter(prefix + ".bias") : nullptr;
+    auto gain = [g](int64_t c) { return g ? g->value[c] : S(1); };
     auto y = make(x->rows, C);
     auto xh = make(x->rows, C);
     auto s = make(x->rows, 1);
@@ -139,21 +140,21 @@ class Program {
       s->value[t] = std::sqrt(square + eps);
       for (int64_t c = 0; c < C; ++c) {
         xh->row(t)[c] = (x->row(t)[c] - mean) / s->value[t];
-        y->row(t)[c] = xh->row(t)[c] * g->value[c] + (b ? b->value[c] : S(0));
+        y->row(t)[c] = xh->row(t)[c] * gain(c) + (b ? b->value[c] : S(0));
       }
     }
     adjoints_.push_back([=] {
       for (int64_t t = 0; t < x->rows; ++t) {
         S mean_u = 0, mean_xh_u = 0;
         for (int64_t c = 0; c < C; ++c) {
-          const S u = g->value[c] * y->bar_row(t)[c];
+          const S u = gain(c) * y->bar_row(t)[c];
           if (centred) mean_u += u / double(C);
           mean_xh_u += xh->row(t)[c] * u / double(C);
-          g->bar[c] += xh->row(t)[c] * y->bar_row(t)[c];
+          if (g) g->bar[c] += xh->row(t)[c] * y->bar_row(t)[c];
           if (b) b->bar[c] += y->bar_row(t)[c];
         }
         for (int64_t c = 0; c < C; ++c) {
-          const S u = g->value[c] * y->bar_row(t)[c];
+          const S u = gain(c) * y->bar_row(t)[c];
           x->bar_row(t)[c] += (u - mean_u - xh->row(t)[c] * mean_xh_u) / s->value[t];
         }
       }
@@ -177,6 +178,11 @@ class Program {
         const S cdf = 0.5 * (1.0 + error_function(v / std::numbers::sqrt2));
         slope[i] = cdf + v * std::exp(-0.5 * v * v) / std::sqrt(2.0 * std::numbers::pi);
         y->value[i] = v * cdf;
+      } else if (kind == "gelu_new") {
+        const double a = std::sqrt(2.0 / std::numbers::pi), b = 0.044715;
+        const S th = std::tanh(a * (v + b * v * v * v));
+        slope[i] = 0.5 * (1.0 + th) + 0.5 * v * (1.0 - th * th) * a * (1.0 + 3.0 * b * v * v);
+        y->value[i] = 0.5 * v * (1.0 + th);
       } else {
         throw std::runtime_error("twin: activation " + kind);
       }
