@@ -1,0 +1,15 @@
+#pragma once
+// Each family's list of calls: config -> the ops of the model in order.
+#include "model/config.h"
+#include "model/program.h"
+
+namespace hesper {
+
+/// The program of `config` for windows of `seqlen` tokens (rotary tables have that many rows). Parameter numbers follow
+/// parameter_table(config).
+Program build_program(const ModelConfig& config, int64_t seqlen);
+
+void write_opt(Program& program, const ModelConfig& config);
+void write_llama(Program& program, const ModelConfig& config, int64_t seqlen);
+
+}  // namespace hesper

@@ -1,0 +1,94 @@
+#include "model/program.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <stdexcept>
+
+#include "ops/linear.h"
+#include "ops/wiring.h"
+
+namespace hesper {
+
+Program::Program(std::vector<std::string> parameter_names) : names_(std::move(parameter_names)) {}
+
+int Program::parameter(const std::string& name) const {
+  const auto it = std::find(names_.begin(), names_.end(), name);
+  return it == names_.end() ? -1 : static_cast<int>(it - names_.begin());
+}
+
+int Program::required(const std::string& name) const {
+  const int p = parameter(name);
+  if (p < 0) throw std::invalid_argument(fmt::format("[program] the parameter table has no {}", name));
+  return p;
+}
+
+template <class T, class... Args>
+int Program::append(Args&&... args) {
+  ops_.push_back(std::make_unique<T>(std::forward<Args>(args)...));
+  ops_.back()->output = values_;
+  return values_++;
+}
+
+int Program::token_embedding(const std::string& table) {
+  return append<Embedding>(Embedding::By::token, required(table), 0);
+}
+int Program::position_embedding(const std::string& table, int64_t offset) {
+  return append<Embedding>(Embedding::By::position, required(table), offset);
+}
+int Program::linear(int x, const std::string& layer) {
+  return append<Linear>(x, required(layer + ".weight"), parameter(layer + ".bias"));
+}
+int Program::layer_norm(int x, const std::string& layer, double eps) {
+  return append<Norm>(Norm::Kind::layer, x, parameter(layer + ".weight"), parameter(layer + ".bias"), eps);
+}
+int Program::rms_norm(int x, const std::string& layer, double eps) {
+  return append<Norm>(Norm::Kind::rms, x, required(layer + ".weight"), -1, eps);
+}
+int Program::activation(int x, Phi phi) { return append<Activation>(x, phi); }
+int Program::gated_activation(int a, int u, Phi phi) { return append<GatedActivation>(a, u, phi); }
+int Program::add(int a, int b) { return append<Add>(a, b); }
+int Program::rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens) {
+  return append<Rotary>(x, inverse_frequencies, tokens);
+}
+int Program::attention(int q, int k, int v, AttentionShape shape) { return append<Attention>(q, k, v, shape); }
+
+void Program::head(int x, const std::string& table) {
+  head_ = std::make_unique<CrossEntropyHead>(x, required(table));
+  cut_segments();
+}
+
+void Program::cut_segments() {
+  const int count = static_cast<int>(ops_.size());
+  for (int i = 0; i < count;) {
+    int end = i + 1;
+    if (ops_[i]->token_local())
+      while (end < count && ops_[end]->token_local()) ++end;
+    segments_.push_back({i, end, ops_[i]->token_local(), {}, {}, {}});
+    i = end;
+  }
+  if (segments_.empty() || !segments_.back().token_local)
+    throw std::invalid_argument("[program] the head must follow a token-local op");
+  std::vector<int> made_in(values_, -1), last_read(values_, -1);
+  for (int s = 0; s < static_cast<int>(segments_.size()); ++s)
+    for (int i = segments_[s].begin; i < segments_[s].end; ++i) {
+      made_in[ops_[i]->output] = s;
+      for (int x : ops_[i]->inputs) last_read[x] = s;
+    }
+  last_read[head_->input] = static_cast<int>(segments_.size()) - 1;  // the head runs with the last segment
+  for (int s = 0; s < static_cast<int>(segments_.size()); ++s) {
+    Segment& segment = segments_[s];
+    std::set<int> inputs;
+    for (int i = segment.begin; i < segment.end; ++i) {
+      for (int x : ops_[i]->inputs)
+        if (made_in[x] != s) inputs.insert(x);
+      if (last_read[ops_[i]->output] > s) segment.outputs.push_back(ops_[i]->output);
+    }
+    segment.inputs.assign(inputs.begin(), inputs.end());
+    for (int x : segment.inputs)
+      if (last_read[x] == s) segment.last.push_back(x);
+  }
+}
+
+}  // namespace hesper

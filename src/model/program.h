@@ -1,0 +1,67 @@
+#pragma once
+// A model as a straight line of ops over values: what a family's list of calls writes down and every pass walks.
+// A value is (rows of tokens, width). Runs of token-local ops between two attentions form a segment, which tangent
+// passes execute a run of tokens at a time.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ops/activation.h"
+#include "ops/attention.h"
+#include "ops/cross_entropy.h"
+#include "ops/norm.h"
+#include "ops/op.h"
+
+namespace hesper {
+
+struct ModelConfig;
+
+/// Ops [begin, end) of the program: token-local ones, or a single attention.
+struct Segment {
+  int begin, end;
+  bool token_local;
+  std::vector<int> inputs;   // values made outside and read here
+  std::vector<int> outputs;  // values made here and read later (by an op or the head)
+  std::vector<int> last;     // inputs that no later segment reads
+};
+
+class Program {
+ public:
+  /// Number of each parameter, in the order of parameter_table(config).
+  explicit Program(std::vector<std::string> parameter_names);
+
+  // The calls a family is written with. Names are the checkpoint's; a missing "NAME.bias" is allowed where said.
+  int token_embedding(const std::string& table);
+  int position_embedding(const std::string& table, int64_t offset);
+  int linear(int x, const std::string& layer);  // layer.weight, and layer.bias where the table has it
+  int layer_norm(int x, const std::string& layer, double eps);
+  int rms_norm(int x, const std::string& layer, double eps);
+  int activation(int x, Phi phi);
+  int gated_activation(int a, int u, Phi phi);
+  int add(int a, int b);
+  int rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens);
+  int attention(int q, int k, int v, AttentionShape shape);
+  void head(int x, const std::string& table);  // closes the program
+
+  const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
+  const CrossEntropyHead& cross_entropy() const { return *head_; }
+  const std::vector<Segment>& segments() const { return segments_; }
+  int values() const { return values_; }
+  const std::vector<std::string>& parameter_names() const { return names_; }
+  /// Parameter number; -1 where the model has none of that name.
+  int parameter(const std::string& name) const;
+
+ private:
+  template <class T, class... Args>
+  int append(Args&&... args);
+  int required(const std::string& name) const;
+  void cut_segments();
+
+  std::vector<std::string> names_;
+  std::vector<std::unique_ptr<Op>> ops_;
+  std::unique_ptr<CrossEntropyHead> head_;
+  std::vector<Segment> segments_;
+  int values_ = 0;
+};
+
+}  // namespace hesper

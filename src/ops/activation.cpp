@@ -1,0 +1,106 @@
+#include "ops/activation.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "ops/second_order.h"
+
+namespace hesper {
+namespace {
+// Activation
+enum Tape { kFirst, kSecond };  // phi' and phi'' y_bar (rows, F); the second is undefined for relu
+// GatedActivation
+enum GatedTape { kA, kU, kAA, kAU };  // phi' u, phi, phi'' u y_bar (undefined for relu), phi' y_bar: (rows, F) each
+
+Tensor times(const Tensor& a, const Tensor& b) { return a.defined() && b.defined() ? a * b : Tensor(); }
+// sum + a b, where undefined is zero
+Tensor plus_product(const Tensor& sum, const Tensor& a, const Tensor& b) {
+  if (!a.defined() || !b.defined()) return sum;
+  return sum.defined() ? at::addcmul(sum, a, b) : a * b;
+}
+}  // namespace
+
+PhiValues phi_values(Phi phi, const Tensor& x) {
+  switch (phi) {
+    case Phi::relu: {
+      const Tensor on = x.gt(0).to(x.scalar_type());
+      return {x * on, on, {}};
+    }
+    case Phi::silu: {
+      const Tensor s = x.sigmoid(), xs = x * (1 - s);  // phi' = s(1 + x(1-s)), phi'' = s(1-s)(2 + x(1-2s))
+      return {x * s, s * (1 + xs), s * (1 - s) * (2 + xs - x * s)};
+    }
+    case Phi::gelu: {  // x Phi(x); phi' = Phi + x f, phi'' = f (2 - x^2), f the normal density
+      const Tensor cdf = 0.5 * (1 + at::erf(x * std::numbers::sqrt2 / 2));
+      const Tensor density = (x.square() * -0.5).exp() * (1 / std::sqrt(2 * std::numbers::pi));
+      return {x * cdf, cdf + x * density, density * (2 - x.square())};
+    }
+    case Phi::gelu_tanh: {  // 0.5 x (1 + t), t = tanh(w), w = k (x + a x^3)
+      const double k = std::sqrt(2 / std::numbers::pi), a = 0.044715;
+      const Tensor t = (k * (x + a * x.pow(3))).tanh(), w1 = k * (1 + 3 * a * x.square()), w2 = 6 * a * k * x;
+      const Tensor t1 = (1 - t.square()) * w1, t2 = (1 - t.square()) * (w2 - 2 * t * w1.square());
+      return {0.5 * x * (1 + t), 0.5 * (1 + t) + 0.5 * x * t1, t1 + 0.5 * x * t2};
+    }
+  }
+  return {};
+}
+
+Tensor Activation::forward(const Primal& p, const Tensors& x, Kept& kept) const {
+  if (p.keep) kept = {x[0]};
+  return phi_values(phi_, x[0]).value;
+}
+
+Tensors Activation::adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept& kept, Readout&) const {
+  const PhiValues v = phi_values(phi_, kept[0]);
+  kept = {v.first, times(v.second, y_bar)};
+  return {v.first * y_bar};
+}
+
+Tensor Activation::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
+  if (t.tape[kSecond].defined()) kept = {x_dot[0]};
+  return times(x_dot[0], t.tape[kFirst]);
+}
+
+Tensors Activation::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept& kept, Readout&) const {
+  const Tensor linear = times(y_bar_dot, t.tape[kFirst]);
+  return {kept.empty() ? linear : plus_product(linear, kept[0], t.tape[kSecond])};
+}
+
+void Activation::second_order(const Tangent& t, const Kept& kept, SecondOrder& form) const {
+  if (!kept.empty()) form.add(kept[0], times(kept[0], t.tape[kSecond]));
+}
+
+Tensor GatedActivation::forward(const Primal& p, const Tensors& x, Kept& kept) const {
+  if (p.keep) kept = {x[0], x[1]};
+  return phi_values(phi_, x[0]).value * x[1];
+}
+
+Tensors GatedActivation::adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept& kept, Readout&) const {
+  const PhiValues v = phi_values(phi_, kept[0]);
+  const Tensor u = kept[1];
+  kept = {v.first * u, v.value, times(v.second, u * y_bar), v.first * y_bar};
+  return {kept[kA] * y_bar, v.value * y_bar};
+}
+
+Tensor GatedActivation::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
+  kept = {x_dot[0], x_dot[1]};
+  return plus_product(times(x_dot[0], t.tape[kA]), x_dot[1], t.tape[kU]);
+}
+
+Tensors GatedActivation::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept& kept, Readout&) const {
+  Tensor a = times(y_bar_dot, t.tape[kA]), u = times(y_bar_dot, t.tape[kU]);
+  if (!kept.empty()) {
+    a = plus_product(plus_product(a, kept[0], t.tape[kAA]), kept[1], t.tape[kAU]);
+    u = plus_product(u, kept[0], t.tape[kAU]);
+  }
+  return {a, u};
+}
+
+void GatedActivation::second_order(const Tangent& t, const Kept& kept, SecondOrder& form) const {
+  // phi'' u y_bar a_i a_j + phi' y_bar (a_i u_j + u_i a_j) = a_i (aa a_j + 2 au u_j), symmetrised by the sum
+  Tensor b = times(kept[1], t.tape[kAU]);
+  if (b.defined()) b.mul_(2);
+  form.add(kept[0], plus_product(b, kept[0], t.tape[kAA]));
+}
+
+}  // namespace hesper

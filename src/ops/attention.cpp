@@ -1,0 +1,97 @@
+#include "ops/attention.h"
+
+#include <limits>
+
+#include "ops/attention_blocks.h"
+#include "ops/second_order.h"
+
+namespace hesper {
+namespace {
+namespace blocks = attention_blocks;
+
+enum Tape { kQ, kK, kV, kO, kL, kOBar, kDl };         // (rows, H D), (rows, G D) x 2, (rows, H D), (rows, H), ...
+enum Tangents { kQDot, kKDot, kVDot, kODot, kRDot };  // (K, rows, .) likewise
+
+// (rows, n) -> (B, T, n)
+Tensor by_sequence(const Tensor& x, const Tokens& tokens) {
+  return x.defined() ? x.view({tokens.sequences, tokens.length, x.size(-1)}) : x;
+}
+// (X, H, T) -> (X*T, H)
+Tensor row_values(const Tensor& x) { return x.transpose(1, 2).flatten(0, 1).contiguous(); }
+
+blocks::HeadsTape heads_of(const Kept& tape, const Tokens& tokens, const AttentionShape& shape) {
+  const int64_t repeat = shape.heads / shape.kv_heads;
+  const auto wide = [&](int i) { return blocks::split_heads(by_sequence(tape[i], tokens), shape.heads, 1); };
+  const auto shared = [&](int i) { return blocks::split_heads(by_sequence(tape[i], tokens), shape.kv_heads, repeat); };
+  const auto rowwise = [&](int i) { return by_sequence(tape[i], tokens).transpose(1, 2).contiguous(); };
+  blocks::HeadsTape h{wide(kQ), shared(kK), shared(kV), {}, {}, {}, {}};
+  if (tape.size() > kL) h.o = wide(kO), h.L = rowwise(kL);
+  if (tape.size() > kDl) h.o_bar = wide(kOBar), h.Dl = rowwise(kDl);
+  return h;
+}
+
+blocks::HeadsTangents heads_of(const Kept& dot, const AttentionShape& shape) {
+  const int64_t repeat = shape.heads / shape.kv_heads;
+  return {blocks::split_heads(dot[kQDot], shape.heads, 1), blocks::split_heads(dot[kKDot], shape.kv_heads, repeat),
+          blocks::split_heads(dot[kVDot], shape.kv_heads, repeat),
+          dot.size() > kODot ? blocks::split_heads(dot[kODot], shape.heads, 1) : Tensor(),
+          dot.size() > kRDot && dot[kRDot].defined() ? dot[kRDot].transpose(1, 2) : Tensor()};
+}
+}  // namespace
+
+Tensor Attention::forward(const Primal& p, const Tensors& x, Kept& kept) const {
+  blocks::HeadsTape h = heads_of(Kept(x.begin(), x.end()), p.tokens, shape_);
+  blocks::forward(h, shape_.scale);
+  const Tensor o = blocks::join_heads(h.o, shape_.heads).flatten(0, 1);
+  if (p.keep) kept = {x[0], x[1], x[2], o, row_values(h.L)};
+  return o;
+}
+
+Tensor Attention::plain(const Primal& p, const Tensors& x) const {
+  const blocks::HeadsTape h = heads_of(Kept(x.begin(), x.end()), p.tokens, shape_);
+  const int64_t n = p.tokens.length;
+  const Tensor future = at::ones({n, n}, h.q.options().dtype(at::kBool)).triu(1);
+  const Tensor s = at::matmul(h.q * shape_.scale, h.k.transpose(-1, -2))
+                       .masked_fill(future, -std::numeric_limits<double>::infinity());
+  return at::matmul(s.softmax(-1), h.v).transpose(1, 2).reshape({p.tokens.rows(), -1});
+}
+
+Tensors Attention::adjoint(const Primal& p, const Tensor& y_bar, unsigned, Kept& kept, Readout&) const {
+  kept.push_back(y_bar);
+  blocks::HeadsTape h = heads_of(kept, p.tokens, shape_);
+  h.o_bar = blocks::split_heads(by_sequence(y_bar, p.tokens), shape_.heads, 1);
+  const Tensors bar = blocks::adjoint(h, shape_.scale);
+  kept.push_back(row_values(h.Dl));
+  return {blocks::join_heads(bar[0], shape_.heads).flatten(0, 1),
+          blocks::join_heads(bar[1], shape_.kv_heads).flatten(0, 1),
+          blocks::join_heads(bar[2], shape_.kv_heads).flatten(0, 1)};
+}
+
+Tensor Attention::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
+  if (!x_dot[0].defined() && !x_dot[1].defined() && !x_dot[2].defined()) return {};
+  kept = {x_dot[0], x_dot[1], x_dot[2]};
+  blocks::HeadsTangents dot = heads_of(kept, shape_);
+  blocks::forward_tangent(heads_of(t.tape, t.tokens, shape_), dot, shape_.scale);
+  const Tensor o_dot = blocks::join_heads(dot.o, shape_.heads);
+  kept.insert(kept.end(), {o_dot, dot.r.defined() ? dot.r.transpose(1, 2).contiguous() : Tensor()});
+  return o_dot;
+}
+
+Tensors Attention::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept& kept, Readout&) const {
+  const Tensors bar = blocks::adjoint_tangent(heads_of(t.tape, t.tokens, shape_),
+                                              kept.empty() ? blocks::HeadsTangents{} : heads_of(kept, shape_),
+                                              blocks::split_heads(y_bar_dot, shape_.heads, 1), shape_.scale);
+  return {blocks::join_heads(bar[0], shape_.heads), blocks::join_heads(bar[1], shape_.kv_heads),
+          blocks::join_heads(bar[2], shape_.kv_heads)};
+}
+
+void Attention::second_order(const Tangent& t, const Kept& kept, SecondOrder& form) const {
+  if (kept.empty()) return;
+  const blocks::HeadsTangents dot = heads_of(kept, shape_);
+  const Tensors bar = blocks::second_order(heads_of(t.tape, t.tokens, shape_), dot, shape_.scale);
+  form.add(dot.q, bar[0]);
+  form.add(dot.k, bar[1]);
+  form.add(dot.v, bar[2]);
+}
+
+}  // namespace hesper

@@ -1,0 +1,45 @@
+#pragma once
+// Causal attention. Per head, width D, scale c: S = c Q K^T (j <= i), L = logsumexp of a row, P = exp(S - L), O = P V.
+//   forward_tangent: S_dot = c (Q_dot K^T + Q K_dot^T), r = rowsum(P * S_dot), P_dot = P * (S_dot - r),
+//                    O_dot = P_dot V + P V_dot
+//   adjoint:         dP = O_bar V^T, Dl = rowsum(O_bar * O), dS = P * (dP - Dl),
+//                    Q_bar = c dS K, K_bar = c dS^T Q, V_bar = P^T O_bar
+//   adjoint_tangent: Dl_dot = rowsum(O_bar_dot * O + O_bar * O_dot), dP_dot = O_bar_dot V^T + O_bar V_dot^T,
+//                    dS_dot = P_dot * (dP - Dl) + P * (dP_dot - Dl_dot),
+//                    Q_bar_dot = c (dS_dot K + dS K_dot), K_bar_dot = c (dS_dot^T Q + dS^T Q_dot),
+//                    V_bar_dot = P_dot^T O_bar + P^T O_bar_dot
+//   second order, w = dS: sum w (S_dot_i - r_i)(S_dot_j - r_j) + c Q_dot_i.(w K_dot_j) + P_dot_i : (O_bar V_dot_j^T)
+//                    + the last two with i and j exchanged. With e_j = rowsum(w * (S_dot_j - r_j)) the first sum is
+//                    S_dot_i : (w * (S_dot_j - r_j) - P e_j), so all of it is Q_dot_i, K_dot_i, V_dot_i against
+//                    Q' = c ((w * (S_dot - r) - P e) K + 2 w K_dot), K' = c (w * (S_dot - r) - P e)^T Q, V' = 2 P_dot^T
+//                    O_bar
+// Grouped heads: query head h reads key/value head h / (H/G); adjoints of K and V are summed over the heads of a group.
+// L, r, Dl, Dl_dot are O(T); every T x T matrix lives a block of rows at a time.
+#include "ops/op.h"
+
+namespace hesper {
+
+struct AttentionShape {
+  int64_t heads = 1;     // H
+  int64_t kv_heads = 1;  // G
+  int64_t width = 1;     // D
+  double scale = 1;      // c
+};
+
+class Attention : public Op {
+ public:
+  Attention(int q, int k, int v, AttentionShape shape) : Op({q, k, v}, {}), shape_(shape) {}
+  Tensor forward(const Primal&, const Tensors& x, Kept&) const override;
+  Tensor plain(const Primal&, const Tensors& x) const override;
+  Tensors adjoint(const Primal&, const Tensor& y_bar, unsigned wanted, Kept&, Readout&) const override;
+  Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
+  Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
+  void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
+  bool token_local() const override { return false; }
+  std::string name() const override { return "attention"; }
+
+ private:
+  AttentionShape shape_;
+};
+
+}  // namespace hesper

@@ -1,0 +1,120 @@
+#include "ops/cross_entropy.h"
+
+#include <algorithm>
+
+#include "ops/directions.h"
+#include "ops/parameters.h"
+#include "ops/second_order.h"
+
+namespace hesper {
+namespace {
+enum Tape { kX, kUp, kLse };  // (rows, C), U^T p (rows, C), logsumexp (rows, 1)
+
+constexpr int64_t kPrimalTile = 1 << 23;   // logits of the primal pass at a time (64 MiB in fp64)
+constexpr int64_t kTangentTile = 1 << 19;  // logits tangents of all K directions at a time (2 MiB in fp32)
+}  // namespace
+
+Tensor CrossEntropyHead::logits(const Parameters& parameters, const Tensor& x) const {
+  return x.mm(parameters.get(table, x.scalar_type()).t());
+}
+
+CrossEntropyHead::Result CrossEntropyHead::forward_adjoint(const Primal& p, const Tensor& x, Kept& kept,
+                                                           Readout& gradient) const {
+  const Tensor U = p.parameters.get(table, x.scalar_type());
+  const int64_t rows = x.size(0), step = std::max<int64_t>(1, kPrimalTile / U.size(0));
+  const Tensor target = p.tokens.targets.unsqueeze(1), weight = p.tokens.weights.to(at::kDouble).unsqueeze(1);
+  Tensor token_loss = at::empty({rows, 1}, x.options().dtype(at::kDouble));
+  Tensor lse = at::empty_like(token_loss), x_bar = p.keep ? at::empty_like(x) : Tensor();
+  const bool selected = gradient.wants(table);
+  for (int64_t i = 0, n = 0; i < rows; i += n) {
+    const int64_t s = i / p.tokens.length;  // a run stays inside one sequence: gradients are kept per sequence
+    n = std::min(step, (s + 1) * p.tokens.length - i);
+    Tensor z = x.narrow(0, i, n).mm(U.t()).to(at::kDouble);
+    const Tensor l = z.logsumexp(-1, true), y = target.narrow(0, i, n);
+    lse.narrow(0, i, n).copy_(l);
+    token_loss.narrow(0, i, n).copy_(l - z.gather(1, y));
+    if (p.keep) {
+      z.sub_(l).exp_();
+      z.scatter_add_(1, y, at::full_like(l, -1)).mul_(weight.narrow(0, i, n));
+      const Tensor z_bar = z.to(x.scalar_type());
+      x_bar.narrow(0, i, n).copy_(z_bar.mm(U));
+      if (selected) gradient.outer(table, z_bar, x.narrow(0, i, n), s);
+    }
+  }
+  const Tensor losses = (token_loss * weight).view({p.tokens.sequences, p.tokens.length}).sum(1);
+  if (p.keep) {
+    // U^T p = x_bar / w + U[target]; never read where w = 0
+    const Tensor w = weight.to(x.scalar_type());
+    const Tensor up = at::where(w.gt(0), x_bar / w.clamp_min(1e-300) + U.index_select(0, p.tokens.targets),
+                                at::zeros({}, x.options()));
+    kept = {x, up, lse};
+  }
+  return {losses, x_bar};
+}
+
+Tensor CrossEntropyHead::plain(const Primal& p, const Tensor& x) const {
+  const Tensor token_loss =
+      -logits(p.parameters, x).log_softmax(-1).gather(1, p.tokens.targets.unsqueeze(1)).squeeze(1);
+  return (token_loss * p.tokens.weights.to(x.scalar_type())).view({p.tokens.sequences, p.tokens.length}).sum(1);
+}
+
+template <class F>
+void CrossEntropyHead::for_words(const Tangent& t, const Tensor& x_dot, bool whole, F f) const {
+  const Tensor U = t.parameters.get(table, t.parameters.working());
+  const Tensor &x = t.tape[kX], &lse = t.tape[kLse];
+  const int64_t words = U.size(0), rows = x.size(0), k = t.alive;
+  const int64_t step = whole ? words : std::clamp<int64_t>(kTangentTile / (k * rows), 128, words);
+  const bool moved = t.directions.touches(table);
+  const Tensor flat = x_dot.defined() ? x_dot.reshape({k * rows, -1}) : Tensor();
+  Tensor mean = x_dot.defined() && !moved ? (x_dot * t.tape[kUp]).sum(-1, true) : Tensor();  // p.z_dot (K, rows, 1)
+  for (int64_t v = 0; v < words; v += step) {
+    const int64_t n = std::min(step, words - v);
+    const Tensor u = U.narrow(0, v, n);
+    const Tensor p = x.mm(u.t()).sub_(lse).exp_();  // (rows, n)
+    Tensor z_dot = flat.defined() ? flat.mm(u.t()).view({k, rows, n}) : Tensor();
+    if (moved) {
+      t.directions.add_linear(table, x, z_dot, k, words);
+      mean = (z_dot * p).sum(-1, true);
+    }
+    if (z_dot.defined()) f(u, p, z_dot.sub_(mean));
+  }
+}
+
+Tensor CrossEntropyHead::adjoint_tangent(const Tangent& t, const Tensor& x_dot, Curvature kind, Readout& out) const {
+  const bool moved = t.directions.touches(table), reads = out.wants(table);
+  const Tensor &x = t.tape[kX], w = t.tokens.weights.to(x.scalar_type()).unsqueeze(1);
+  Tensor x_bar_dot = at::zeros({t.alive, x.size(0), x.size(1)}, x.options());
+  Tensor flat = x_bar_dot.view({-1, x.size(1)});
+  if (kind != Curvature::residual)
+    for_words(t, x_dot, moved || reads, [&](const Tensor& u, const Tensor& p, Tensor z_dot) {
+      const Tensor z_bar_dot = z_dot.mul_(p * w);
+      flat.addmm_(z_bar_dot.view({-1, z_bar_dot.size(2)}), u);
+      if (reads) out.outer(table, z_bar_dot, x);
+    });
+  if (kind != Curvature::gauss_newton && (moved || reads)) {
+    const Tensor z_bar = adjoint_of_logits(t);
+    if (moved) t.directions.add_linear_transposed(table, z_bar, x_bar_dot, t.alive, x.size(1));
+    out.outer(table, z_bar, x_dot);
+  }
+  return x_bar_dot;
+}
+
+void CrossEntropyHead::second_order(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const {
+  const Tensor w = t.tokens.weights.to(t.tape[kX].scalar_type()).unsqueeze(1);
+  for_words(t, x_dot, t.directions.touches(table), [&](const Tensor&, const Tensor& p, Tensor z_dot) {
+    z_dot.mul_((p * w).sqrt_());
+    form.add_gauss_newton(z_dot, z_dot);
+  });
+  if (form.reads().wants(table)) form.reads().outer(table, adjoint_of_logits(t), x_dot);
+}
+
+// z_bar = w (p - onehot(target)) for all words: (rows, V)
+Tensor CrossEntropyHead::adjoint_of_logits(const Tangent& t) const {
+  const Tensor& x = t.tape[kX];
+  Tensor z = logits(t.parameters, x).sub_(t.tape[kLse]).exp_();
+  const Tensor target = t.tokens.targets.unsqueeze(1);
+  return z.scatter_add_(1, target, at::full({target.size(0), 1}, -1.0, z.options()))
+      .mul_(t.tokens.weights.to(z.scalar_type()).unsqueeze(1));
+}
+
+}  // namespace hesper

@@ -1,0 +1,47 @@
+#pragma once
+// The language-model head: logits z = x U^T over V words, cross entropy per window. p = softmax(z), w_t the token's
+// weight 1/(counted tokens of its window):
+//   loss      = sum_t w (logsumexp(z) - z[target])                z_bar     = w (p - onehot(target))
+//   z_dot     = x_dot U^T + x U_dot^T                             z_bar_dot = w p (z_dot - p.z_dot)   [= Lambda z_dot]
+//   x_bar     = z_bar U                                           x_bar_dot = z_bar_dot U + z_bar U_dot
+//   U_bar     = z_bar^T x                                         U_bar_dot = z_bar_dot^T x + z_bar^T x_dot
+//   second order: sum w p (z_dot_i - p.z_dot_i)(z_dot_j - p.z_dot_j)  (Gauss-Newton)  + <z_bar, U_dot_i x_dot_j +
+//   U_dot_j x_dot_i>
+// Logits live for a run of tokens and a run of words only. p.z_dot costs no pass over the words: it is x_dot . (U^T p),
+// and U^T p is left on the tape by the primal pass. Sums over words are fp64 in the primal pass whatever its precision.
+#include "ops/op.h"
+
+namespace hesper {
+
+/// Which second derivative: H = G + R, G the Gauss-Newton matrix (= Fisher of the cross entropy), R the residual.
+enum class Curvature { hessian, gauss_newton, residual };
+
+class CrossEntropyHead {
+ public:
+  CrossEntropyHead(int x, int table) : input(x), table(table) {}
+
+  struct Result {
+    Tensor losses;  // (B) fp64
+    Tensor x_bar;   // (rows, C) of the sum over windows; undefined unless p.keep
+  };
+  Result forward_adjoint(const Primal& p, const Tensor& x, Kept& kept, Readout& gradient) const;
+  /// (B) losses, differentiable.
+  Tensor plain(const Primal& p, const Tensor& x) const;
+  /// z = x U^T for some rows: (rows, V).
+  Tensor logits(const Parameters& parameters, const Tensor& x) const;
+
+  /// x_bar_dot (K, rows, C); U_bar_dot into `out`.
+  Tensor adjoint_tangent(const Tangent& t, const Tensor& x_dot, Curvature kind, Readout& out) const;
+  void second_order(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const;
+
+  const int input;  // value number
+  const int table;  // parameter number of U (V, C): lm_head, or the embedding when tied
+
+ private:
+  Tensor adjoint_of_logits(const Tangent& t) const;
+  /// Calls f(U's rows, p, z_dot - p.z_dot) for runs of words; `whole`: one run of all V.
+  template <class F>
+  void for_words(const Tangent& t, const Tensor& x_dot, bool whole, F f) const;
+};
+
+}  // namespace hesper

@@ -1,0 +1,63 @@
+#include "ops/linear.h"
+
+#include "ops/directions.h"
+#include "ops/parameters.h"
+#include "ops/second_order.h"
+
+namespace hesper {
+namespace {
+enum Tape { kX, kYBar };  // (rows, in), (rows, out); only where the weight is selected
+enum Tangents { kXDot };  // (K, rows, in); likewise
+
+// (K, rows, i) x (i, o) as one product of K rows
+Tensor rows_times(const Tensor& x, const Tensor& w) {
+  return x.dim() == 2 ? x.mm(w) : x.reshape({-1, x.size(2)}).mm(w).view({x.size(0), x.size(1), w.size(1)});
+}
+}  // namespace
+
+Tensor Linear::forward(const Primal& p, const Tensors& x, Kept& kept) const {
+  const Tensor w = p.parameters.get(weight(), x[0].scalar_type());
+  if (p.keep && p.selection.has(weight())) kept.push_back(x[0]);
+  if (bias() < 0) return x[0].mm(w.t());
+  return at::addmm(p.parameters.get(bias(), x[0].scalar_type()), x[0], w.t());
+}
+
+Tensors Linear::adjoint(const Primal& p, const Tensor& y_bar, unsigned wanted, Kept& kept, Readout& gradient) const {
+  const auto per_sequence = [&](const Tensor& t) { return t.view({p.tokens.sequences, p.tokens.length, t.size(-1)}); };
+  if (p.selection.has(weight())) {
+    gradient.outer(weight(), per_sequence(y_bar), per_sequence(kept[kX]));
+    kept.push_back(y_bar);
+  }
+  gradient.column_sums(bias(), per_sequence(y_bar));
+  return {wanted & 1u ? y_bar.mm(p.parameters.get(weight(), y_bar.scalar_type())) : Tensor()};
+}
+
+Tensor Linear::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
+  const Tensor w = t.parameters.get(weight(), t.parameters.working());
+  Tensor y_dot = x_dot[0].defined() ? rows_times(x_dot[0], w.t()) : Tensor();
+  if (t.directions.touches(weight())) t.directions.add_linear(weight(), t.tape[kX], y_dot, t.alive, w.size(0));
+  if (const Tensor b_dot = t.directions.vector(bias(), t.alive); b_dot.defined())
+    y_dot = y_dot.defined() ? y_dot.add_(b_dot) : b_dot.expand({-1, t.tokens.rows(), -1}).contiguous();
+  if (!t.tape.empty()) kept = {x_dot[0]};
+  return y_dot;
+}
+
+Tensors Linear::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept& kept, Readout& out) const {
+  if (out.wants(weight())) {
+    out.outer(weight(), y_bar_dot, t.tape[kX]);
+    if (!kept.empty()) out.outer(weight(), t.tape[kYBar], kept[kXDot]);
+  }
+  out.column_sums(bias(), y_bar_dot);
+  if (!t.wants(0)) return {Tensor()};
+  const Tensor w = t.parameters.get(weight(), t.parameters.working());
+  Tensor x_bar_dot = y_bar_dot.defined() ? rows_times(y_bar_dot, w) : Tensor();
+  if (t.directions.touches(weight()))
+    t.directions.add_linear_transposed(weight(), t.tape[kYBar], x_bar_dot, t.alive, w.size(1));
+  return {x_bar_dot};
+}
+
+void Linear::second_order(const Tangent& t, const Kept& kept, SecondOrder& form) const {
+  if (form.reads().wants(weight()) && !kept.empty()) form.reads().outer(weight(), t.tape[kYBar], kept[kXDot]);
+}
+
+}  // namespace hesper

@@ -1,0 +1,26 @@
+#pragma once
+// y = x W^T + b.  W (out, in), b (out) or none.
+//   y_dot     = x_dot W^T + x W_dot^T + b_dot
+//   x_bar     = y_bar W                          W_bar     = y_bar^T x,  b_bar = sum y_bar
+//   x_bar_dot = y_bar_dot W + y_bar W_dot        W_bar_dot = y_bar_dot^T x + y_bar^T x_dot
+//   second order: <y_bar, W_dot_i x_dot_j + W_dot_j x_dot_i>
+#include "ops/op.h"
+
+namespace hesper {
+
+class Linear : public Op {
+ public:
+  Linear(int x, int weight, int bias) : Op({x}, {weight, bias}) {}
+  Tensor forward(const Primal&, const Tensors& x, Kept&) const override;
+  Tensors adjoint(const Primal&, const Tensor& y_bar, unsigned wanted, Kept&, Readout&) const override;
+  Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
+  Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
+  void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
+  std::string name() const override { return "linear"; }
+
+ private:
+  int weight() const { return parameters[0]; }
+  int bias() const { return parameters[1]; }
+};
+
+}  // namespace hesper

@@ -1,0 +1,36 @@
+#pragma once
+// Layer norm and RMS norm over the last axis, width C. With c = x - mean(x) (layer norm) or c = x (RMS norm),
+// r = sqrt(mean(c^2) + eps), xh = c / r, y = g xh + b (g = 1 and b = 0 where absent). c_dot likewise from x_dot:
+//   a = mean(xh c_dot) = r_dot;  xh_dot = (c_dot - xh a)/r;  y_dot = g xh_dot + g_dot xh + b_dot
+//   u = g y_bar, m = mean(xh u):  x_bar = (u - mean(u) - xh m)/r            (mean(u) for layer norm only)
+//   u_dot = g y_bar_dot + g_dot y_bar:
+//   x_bar_dot = -(a/r) x_bar + (u_dot - mean(u_dot) - xh_dot m - xh mean(xh_dot u + xh u_dot))/r
+// Differentiating xh_dot once more along j gives, with s = a/r, k = eps/r^2 (mean(xh^2) = 1 - k):
+//   <u, xh''[i,j]> = -s_j (u.xh_dot_i) - s_i (u.xh_dot_j) - C m (mean(xh_dot_i xh_dot_j) + k s_i s_j)
+#include "ops/op.h"
+
+namespace hesper {
+
+class Norm : public Op {
+ public:
+  enum class Kind { layer, rms };
+  Norm(Kind kind, int x, int gain, int bias, double eps) : Op({x}, {gain, bias}), kind_(kind), eps_(eps) {}
+  Tensor forward(const Primal&, const Tensors& x, Kept&) const override;
+  Tensors adjoint(const Primal&, const Tensor& y_bar, unsigned wanted, Kept&, Readout&) const override;
+  Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
+  Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
+  void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
+  std::string name() const override { return kind_ == Kind::layer ? "layer_norm" : "rms_norm"; }
+
+ private:
+  int gain() const { return parameters[0]; }
+  int bias() const { return parameters[1]; }
+  /// t less its mean over channels for a layer norm, t itself for an RMS norm.
+  Tensor centred(const Tensor& t) const;
+  Tensor gained(const Parameters&, const Tensor& t) const;
+
+  Kind kind_;
+  double eps_;
+};
+
+}  // namespace hesper

@@ -1,0 +1,104 @@
+#pragma once
+// One op, four maps (and the second-order form that the Gram pass sums). With f(x, w) the op, x_dot a tangent
+// (K directions, leading axis), y_bar = dLoss/dy:
+//   forward          y         = f(x, w)
+//   adjoint          x_bar     = f_x^T y_bar                      w_bar     = f_w^T y_bar      at selected weights
+//   forward_tangent  y_dot     = f_x x_dot + f_w w_dot
+//   adjoint_tangent  x_bar_dot = f_x^T y_bar_dot + d/de [f_x(x + e x_dot, w + e w_dot)^T] y_bar    and w_bar_dot
+//   second_order     <y_bar, f''[(x_dot, w_dot)_i, (x_dot, w_dot)_j]>   for all pairs i, j of directions
+// An undefined tensor is a zero tangent or adjoint: nothing is computed for it.
+#include <ATen/ATen.h>
+
+#include <string>
+#include <vector>
+
+namespace hesper {
+
+using at::Tensor;
+using Tensors = std::vector<Tensor>;
+
+class Directions;
+class Parameters;
+class Readout;
+class SecondOrder;
+class Selection;
+
+/// The tokens a pass works on: a whole batch (primal pass) or a run of tokens of one sequence (tangent passes).
+struct Tokens {
+  int64_t sequences = 1;  // B
+  int64_t length = 0;     // tokens of each
+  int64_t offset = 0;     // position of the first one in its sequence
+  Tensor ids;             // (rows) int64
+  Tensor targets;         // (rows) int64: the id that follows; 0 where weights is 0
+  Tensor weights;         // (rows): 1 / (counted tokens of the window), 0 where no loss is counted
+
+  int64_t rows() const { return sequences * length; }
+  /// Tokens [begin, begin + length) of sequence s.
+  Tokens cut(int64_t s, int64_t begin, int64_t length) const;
+};
+
+/// What an op keeps for the later maps. Every tensor leads with rows, (B*T, ...) on the tape and (K, rows, ...)
+/// among the tangents, so that a pass can cut it to a run of tokens.
+using Kept = std::vector<Tensor>;
+
+/// What the primal maps see beside values.
+struct Primal {
+  const Tokens& tokens;
+  const Parameters& parameters;
+  const Selection& selection;
+  at::ScalarType precision;  // of values and adjoints
+  bool keep = true;          // false below the first selected weight: nothing there will be read again
+};
+
+/// What the tangent maps see beside tangents. `tape` is cut to `tokens`.
+struct Tangent {
+  const Tokens& tokens;
+  const Parameters& parameters;
+  const Directions& directions;
+  const Kept& tape;
+  int64_t alive;  // K: directions that may be non-zero here (the first ones)
+  /// One op is asked for only some of its input adjoints; bit i = input i.
+  unsigned wanted = ~0u;
+  bool wants(int input) const { return (wanted >> input & 1u) != 0; }
+};
+
+class Op {
+ public:
+  Op(std::vector<int> inputs, std::vector<int> parameters)
+      : inputs(std::move(inputs)), parameters(std::move(parameters)) {}
+  virtual ~Op() = default;
+
+  /// x: one (rows, width) per input -> y (rows, width).
+  virtual Tensor forward(const Primal&, const Tensors& x, Kept& kept) const = 0;
+  /// The same function as differentiable ATen calls and nothing kept: what `--engine autograd` differentiates.
+  virtual Tensor plain(const Primal& p, const Tensors& x) const {
+    Kept nothing;
+    return forward(p, x, nothing);
+  }
+  /// y_bar (rows, width) -> x_bar, one per input (undefined where bit i of `wanted` is 0). Adds what tangent passes
+  /// read to `kept`, and w_bar at the selected weights, one row a sequence, to `gradient`.
+  virtual Tensors adjoint(const Primal&, const Tensor& y_bar, unsigned wanted, Kept& kept, Readout& gradient) const = 0;
+
+  /// x_dot: one (K, rows, width) per input -> y_dot (K, rows, width); `kept` is what the next two maps read.
+  virtual Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept& kept) const = 0;
+  /// y_bar_dot (K, rows, width) -> x_bar_dot per input; w_bar_dot (K, n) into `out`. `kept` empty: all tangents zero
+  /// (Gauss-Newton products).
+  virtual Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept& kept, Readout& out) const = 0;
+  /// Adds the op's second-order form to `form`.
+  virtual void second_order(const Tangent&, const Kept& kept, SecondOrder& form) const = 0;
+
+  /// False for attention, which couples the tokens of a sequence.
+  virtual bool token_local() const { return true; }
+  virtual std::string name() const = 0;
+
+  const std::vector<int> inputs;      // value numbers
+  const std::vector<int> parameters;  // parameter numbers; -1 for one that this instance lacks
+  int output = -1;                    // value number
+};
+
+/// Sums where an undefined tensor is zero.
+Tensor plus(const Tensor& a, const Tensor& b);
+/// Kept tensors cut to rows [begin, begin + length) of their leading axis.
+Kept cut_rows(const Kept& kept, int64_t begin, int64_t length);
+
+}  // namespace hesper

@@ -1,0 +1,24 @@
+#include "ops/parameters.h"
+
+namespace hesper {
+
+Parameters::Parameters(Tensors stored, at::ScalarType working, at::Device device)
+    : stored_(std::move(stored)), working_(working), device_(device) {
+  kept_.reserve(stored_.size());
+  for (const Tensor& t : stored_) kept_.push_back(t.to(device, working));
+}
+
+Tensor Parameters::get(int p, at::ScalarType dtype) const {
+  return dtype == working_ ? kept_[p] : stored_[p].to(device_, dtype);
+}
+
+Parameters Parameters::with(const std::vector<std::pair<int, Tensor>>& replaced) const {
+  Parameters out = *this;
+  for (const auto& [p, value] : replaced) {
+    out.stored_[p] = value;
+    out.kept_[p] = value.to(device_, working_);
+  }
+  return out;
+}
+
+}  // namespace hesper

@@ -1,0 +1,133 @@
+#include "primal/primal.h"
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+
+#include "ops/readout.h"
+
+namespace hesper {
+namespace {
+
+/// Index of the last op that reads each value; the head counts as one op more.
+std::vector<int> last_reader(const Program& program) {
+  std::vector<int> last(program.values(), -1);
+  for (int i = 0; i < static_cast<int>(program.ops().size()); ++i)
+    for (int x : program.ops()[i]->inputs) last[x] = i;
+  last[program.cross_entropy().input] = static_cast<int>(program.ops().size());
+  return last;
+}
+
+/// Runs the ops in order and hands back the head's input; values are dropped after their last reader.
+Tensor forward_ops(const Program& program, Primal& p, const std::vector<char>& active, std::vector<Kept>* kept) {
+  const std::vector<int> last = last_reader(program);
+  Tensors values(program.values());
+  for (int i = 0; i < static_cast<int>(program.ops().size()); ++i) {
+    const Op& op = *program.ops()[i];
+    Tensors x;
+    for (int v : op.inputs) x.push_back(values[v]);
+    Kept mine;
+    p.keep = kept && is_active(op, active, p.selection);
+    values[op.output] = op.forward(p, x, mine);
+    if (kept) (*kept)[i] = std::move(mine);
+    for (int v : op.inputs)
+      if (last[v] == i) values[v] = Tensor();
+  }
+  return values[program.cross_entropy().input];
+}
+
+void lower(Kept& kept, at::ScalarType dtype) {
+  for (Tensor& t : kept)
+    if (t.defined()) t = t.to(dtype);
+}
+
+}  // namespace
+
+Tokens make_tokens(const Tensor& ids, const Tensor& labels, at::Device device) {
+  const int64_t b = ids.size(0), t = ids.size(1);
+  const Tensor next = at::full({b, t}, -100, labels.options());
+  if (t > 1) next.narrow(1, 0, t - 1).copy_(labels.narrow(1, 1, t - 1));
+  const Tensor counts = next.ge(0), per_window = counts.sum(1, true);
+  for (int64_t s = 0; s < b; ++s)
+    if (per_window[s].item<int64_t>() == 0)
+      throw std::invalid_argument(
+          fmt::format("window {} has 0 predicted tokens out of {}: no loss to differentiate", s, t));
+  const Tensor weights = counts.to(at::kDouble) / per_window.to(at::kDouble);
+  return {b, t, 0, ids.flatten().to(device), next.clamp_min(0).flatten().to(device), weights.flatten().to(device)};
+}
+
+int64_t Tape::bytes() const {
+  int64_t sum = 0;
+  const auto count = [&](const Kept& kept) {
+    for (const Tensor& t : kept)
+      if (t.defined()) sum += t.numel() * static_cast<int64_t>(t.element_size());
+  };
+  for (const Kept& kept : ops) count(kept);
+  count(head);
+  return sum;
+}
+
+bool is_active(const Op& op, const std::vector<char>& active, const Selection& selection) {
+  for (int p : op.parameters)
+    if (p >= 0 && selection.has(p)) return true;
+  for (int v : op.inputs)
+    if (active[v]) return true;
+  return false;
+}
+
+unsigned active_inputs(const Op& op, const std::vector<char>& active) {
+  unsigned bits = 0;
+  for (size_t i = 0; i < op.inputs.size(); ++i)
+    if (active[op.inputs[i]]) bits |= 1u << i;
+  return bits;
+}
+
+std::vector<char> active_values(const Program& program, const Selection& selection) {
+  std::vector<char> active(program.values(), 0);
+  for (const auto& op : program.ops()) active[op->output] = is_active(*op, active, selection);
+  return active;
+}
+
+Tape run_primal(const Program& program, const Parameters& parameters, const Selection& selection, const Tokens& tokens,
+                at::ScalarType precision) {
+  Tape tape;
+  tape.tokens = tokens;
+  tape.active = active_values(program, selection);
+  tape.ops.resize(program.ops().size());
+  Primal p{tokens, parameters, selection, precision};
+  Readout gradient(selection, tokens.sequences, parameters.device());
+
+  const Tensor last = forward_ops(program, p, tape.active, &tape.ops);
+  p.keep = true;
+  const CrossEntropyHead& head = program.cross_entropy();
+  auto [losses, x_bar] = head.forward_adjoint(p, last, tape.head, gradient);
+  tape.losses = losses;
+  lower(tape.head, parameters.working());
+
+  Tensors adjoints(program.values());
+  adjoints[head.input] = x_bar;
+  for (int i = static_cast<int>(program.ops().size()) - 1; i >= 0; --i) {
+    const Op& op = *program.ops()[i];
+    if (!tape.active[op.output]) continue;
+    const unsigned wanted = active_inputs(op, tape.active);
+    const Tensors bars = op.adjoint(p, std::exchange(adjoints[op.output], Tensor()), wanted, tape.ops[i], gradient);
+    for (size_t k = 0; k < op.inputs.size(); ++k)
+      if (wanted >> k & 1u) adjoints[op.inputs[k]] = plus(adjoints[op.inputs[k]], bars[k]);
+    lower(tape.ops[i], parameters.working());
+  }
+  tape.gradient = gradient.values();
+  return tape;
+}
+
+Tensor run_forward(const Program& program, const Parameters& parameters, const Tokens& tokens,
+                   at::ScalarType precision) {
+  const Selection nothing;
+  Primal p{tokens, parameters, nothing, precision, false};
+  const Tensor last = forward_ops(program, p, std::vector<char>(program.values(), 0), nullptr);
+  p.keep = false;
+  Kept kept;
+  Readout gradient(nothing, tokens.sequences, parameters.device());
+  return program.cross_entropy().forward_adjoint(p, last, kept, gradient).losses;
+}
+
+}  // namespace hesper

@@ -1,0 +1,38 @@
+#pragma once
+// One pass at theta over a batch of windows: losses, gradient at the selected weights, and the tape that every tangent
+// pass reads. Ops below the first selected weight run forward only and leave nothing.
+#include "model/program.h"
+#include "ops/parameters.h"
+#include "ops/selection.h"
+
+namespace hesper {
+
+/// ids (B, T) int64; labels (B, T) int64, labels[s, t] the id predicted for position t, -100 where no loss counts
+/// (position 0 never counts). Throws std::invalid_argument naming a window in which nothing counts.
+Tokens make_tokens(const Tensor& ids, const Tensor& labels, at::Device device);
+
+/// Const after run_primal.
+struct Tape {
+  Tokens tokens;          // B windows of T tokens
+  std::vector<Kept> ops;  // per op, working precision; empty below the first selected weight
+  Kept head;
+  Tensor losses;             // (B) fp64: each window's mean over its own counted tokens
+  Tensor gradient;           // (B, n) fp64: of each window's own loss
+  std::vector<char> active;  // per value: depends on a selected weight
+  int64_t bytes() const;     // tensors held, in bytes
+};
+
+/// precision: of values and adjoints while the pass runs; the tape is stored in parameters.working().
+Tape run_primal(const Program& program, const Parameters& parameters, const Selection& selection, const Tokens& tokens,
+                at::ScalarType precision);
+
+/// (B) fp64 losses alone: no tape, no adjoint.
+Tensor run_forward(const Program& program, const Parameters& parameters, const Tokens& tokens,
+                   at::ScalarType precision);
+
+/// Values that depend on a selected weight.
+std::vector<char> active_values(const Program& program, const Selection& selection);
+bool is_active(const Op& op, const std::vector<char>& active, const Selection& selection);
+unsigned active_inputs(const Op& op, const std::vector<char>& active);
+
+}  // namespace hesper

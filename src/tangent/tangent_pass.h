@@ -1,0 +1,46 @@
+#pragma once
+// K directions over one window of a tape.
+//   product:      forward_tangent up to the head, adjoint_tangent back to the lowest selected weight -> H V, G V or R V
+//   second_order: forward_tangent alone, adding each op's <y_bar, f''[i, j]>                        -> V^T G V, V^T R V
+// Token-local segments run a few tokens at a time with all K directions, so that a run of rows stays in cache; between
+// segments only the residual stream and the attention's inputs exist for all tokens.
+#include "ops/directions.h"
+#include "ops/second_order.h"
+#include "primal/primal.h"
+
+namespace hesper {
+
+/// Rows (directions x tokens) of a cut of a token-local segment: enough for the matrix product, few enough for the
+/// cache.
+int64_t default_cut_rows(at::Device device);
+
+class TangentPass {
+ public:
+  TangentPass(const Program& program, const Parameters& parameters, const Selection& selection, const Tape& tape,
+              int64_t cut_rows = 0);
+
+  /// H V, G V or R V of window s's own loss at the selected weights: (K, n) fp64.
+  Tensor product(const Directions& v, int64_t s, Curvature kind) const;
+
+  struct Forms {
+    Tensor gauss_newton, residual;  // (K, K) fp64, symmetric
+  };
+  /// V^T G V and V^T R V of window s's own loss.
+  Forms second_order(const Directions& v, int64_t s) const;
+
+ private:
+  struct Run;
+  void forward(Run& run, const Segment& segment) const;
+  void forward_cut(Run& run, const Segment& segment, int64_t begin, int64_t length) const;
+  void backward(Run& run, const Segment& segment) const;
+  void backward_cut(Run& run, const Segment& segment, size_t cut, int64_t begin, int64_t length) const;
+  Kept tape_of(const Kept& kept, const Run& run, int64_t begin, int64_t length) const;
+
+  const Program& program_;
+  const Parameters& parameters_;
+  const Selection& selection_;
+  const Tape& tape_;
+  int64_t cut_rows_;
+};
+
+}  // namespace hesper
