@@ -120,13 +120,6 @@ uint32_t colour(double value, const Range& range) {
   return viridis[static_cast<size_t>(std::clamp(place, 0.0, 255.0))];
 }
 
-// Labels of a grouped axis. Where they would touch, every step-th remains, at the border it begins with; a step that
-// keeps the same layer of every block is preferred.
-struct GroupLabels {
-  size_t step = 1;
-  bool upright = true;  // text across the axis: rotated under the x axis
-};
-
 // Groups after which the layer names repeat ("0.fc1", "0.fc2", "1.fc1", ...: 2), 0 when they do not.
 size_t label_period(const std::vector<AxisGroup>& groups) {
   const auto layer = [&](size_t i) {
@@ -141,6 +134,8 @@ size_t label_period(const std::vector<AxisGroup>& groups) {
   return 0;
 }
 
+// Labels of a grouped axis that would touch are thinned to every step-th, at the border it begins with; a step that
+// keeps the same layer of every block is preferred.
 size_t label_step(const std::vector<AxisGroup>& groups, const Axis& axis, double room) {
   const size_t period = label_period(groups);
   for (size_t step = 1; step < groups.size(); ++step) {
@@ -280,7 +275,7 @@ void draw_cells(cairo_t* context, const Page& page, const at::Tensor& cells) {
 void draw_axes(cairo_t* context, const Page& page, const HeatMap& map) {
   const double width = page.cols.length(), height = page.rows.length();
   const double bottom = page.y + height;
-  cairo_set_source_rgba(context, 1, 1, 1, 0.8);
+  cairo_set_source_rgba(context, 1, 1, 1, page.borders.size() < 20 ? 0.8 : 0.5);
   for (const double border : page.borders) {
     draw_line(context, page.x + border, page.y, page.x + border, bottom, 0.4);
     draw_line(context, page.x, page.y + border, page.x + width, page.y + border, 0.4);

@@ -19,9 +19,10 @@ struct AxisGroup {
 // larger values have the last colour. Cells that are NaN or infinite are grey. A matrix with more cells than the
 // picture has pixels is shown by the means over squares of cells, grey where one of them is not finite.
 struct HeatMap {
-  at::Tensor values;              // (rows, cols), any real dtype; a vector is one row
-  std::string title;              // one line; wrapped where it is longer than the page is wide
-  std::vector<AxisGroup> groups;  // in order, covering [0, rows) of a square matrix; one or none: plain index ticks
+  at::Tensor values;  // (rows, cols), any real dtype; a vector is one row
+  std::string title;  // one line; wrapped where it is longer than the page is wide
+  std::vector<AxisGroup> groups =
+      {};  // in order, covering [0, rows) of a square matrix; one or none: plain index ticks
   std::string x_label = "Columns";
   std::string y_label = "Rows";
 };

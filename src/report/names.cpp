@@ -37,7 +37,7 @@ std::string result_name(const NameParts& parts) {
 
   std::string name = "hessian_";
   name += one_layer ? file_safe(parts.layers[0]) : fmt::format("{}_layers", parts.layers.size());
-  if (one_layer && one_block) {
+  if (one_block && (one_layer || !in_reference)) {
     name += fmt::format("_block{}", parts.blocks[0]);
   } else if (!parts.blocks.empty()) {
     name += fmt::format("_{}_blocks", parts.blocks.size());
