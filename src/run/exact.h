@@ -1,0 +1,82 @@
+#pragma once
+// The exact Hessian of the selected weights over b windows: H = mean of the windows' own Hessians.
+#include <functional>
+#include <optional>
+
+#include "model/model.h"
+#include "run/plan.h"
+#include "text/windows.h"
+
+namespace hesper {
+
+enum class Engine { hesper, autograd };
+
+struct ExactOptions {
+  bool gauss_newton = false;  // keep G
+  bool residual = false;      // keep R = H - G
+  Engine engine = Engine::hesper;
+  at::Device device = at::kCPU;
+  at::ScalarType precision = at::kFloat;  // tangents
+  std::optional<at::ScalarType> primal;   // unset: as Plan chooses
+  std::optional<Pass> pass;
+  int64_t directions = 0;    // 0: as Plan chooses
+  int64_t batch = 1;         // windows of a primal pass (--model-input-bs)
+  int64_t memory_limit = 0;  // bytes; 0: what is free
+  bool full_errors = false;  // standard error of every entry
+  bool measure_precision = true;
+};
+
+/// What has been done; called after every unit.
+struct Progress {
+  int64_t units = 0, done = 0;
+  double products = 0;  // columns x windows done
+  double seconds = 0;   // since the first unit began
+};
+using OnProgress = std::function<void(const Progress&)>;
+
+struct ExactResult {
+  at::Tensor hessian;       // (n, n) fp64, of the mean cross entropy
+  at::Tensor gauss_newton;  // (n, n) fp64 or undefined
+  at::Tensor residual;      // (n, n) fp64 or undefined
+  at::Tensor standard_error;  // (n, n) fp64 or undefined: of the mean over windows
+  at::Tensor gradient;      // (n) fp64
+  at::Tensor losses;        // (b) fp64, per window
+  at::Tensor weights;       // (n) fp64: values of the selected weights
+  double loss = 0;          // sum of cross entropies / predicted tokens
+  double mean_loss = 0;     // mean of `losses`: the objective
+  Plan plan;
+  double seconds = 0, primal_seconds = 0, precision_seconds = 0;
+  int64_t products = 0;
+  int64_t peak_memory = 0;  // anonymous bytes at the peak
+  int64_t baseline_memory = 0;  // of the process before the run's first allocation
+  std::optional<double> symmetry_error;   // two-pass only
+  std::optional<double> precision_error;  // |A - B|_F / |B|_F over `precision_columns` columns of one window in fp64
+  int64_t precision_columns = 0;
+  std::string precision_note;             // why it was not measured
+  std::optional<double> data_error;       // relative standard error of H over windows (b >= 2); see data_bar
+};
+
+/// Called between units: true stops the run with Interrupted.
+using ShouldStop = std::function<bool()>;
+struct Interrupted : std::runtime_error { using std::runtime_error::runtime_error; };
+
+/// Plan alone, nothing computed.
+Plan plan_exact(const Model& model, const Selection& selection, const Windows& windows, const ExactOptions& options);
+
+/// Throws what make_plan throws; std::runtime_error where a result is not finite (naming the window).
+ExactResult compute_exact(const Model& model, const Selection& selection, const Windows& windows,
+                          const ExactOptions& options, const OnProgress& on_progress = {}, const ShouldStop& stop = {});
+
+/// P (H + g g^T), P = exp(loss): the Hessian of the true perplexity, from the fields above.
+at::Tensor perplexity_hessian(const at::Tensor& hessian, const at::Tensor& gradient, double mean_loss);
+
+/// Losses of windows alone: (b) fp64 means over counted tokens, and the counted tokens of each (b) int64.
+struct WindowLosses {
+  at::Tensor losses, counts;
+  double loss() const;             // sum CE / counted tokens
+  double standard_error() const;   // of the mean over windows; NaN for one window
+};
+WindowLosses compute_losses(const Model& model, const Windows& windows, at::ScalarType precision, int64_t batch,
+                            at::Device device, const OnProgress& on_progress = {});
+
+}  // namespace hesper
