@@ -188,10 +188,22 @@ Ticks round_ticks(double low, double high, int most) {
 
 Ticks log_ticks(double low, double high, int most) {
   Ticks ticks;
-  const int first = static_cast<int>(std::ceil(std::log10(low) - 1e-9));
+  const int first = static_cast<int>(std::floor(std::log10(low)));
   const int last = static_cast<int>(std::floor(std::log10(high) + 1e-9));
-  const int step = std::max(1, (last - first + most) / most);
-  for (int power = first; power <= last; power += step) ticks.values.push_back(std::pow(10.0, power));
+  for (int power = first; power <= last; ++power) {
+    for (const int digit : {1, 2, 5}) {
+      const double value = digit * std::pow(10.0, power);
+      if (value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9)) ticks.values.push_back(value);
+    }
+  }
+  if (static_cast<int>(ticks.values.size()) <= most) {
+    for (const double value : ticks.values) ticks.labels.push_back(fmt::format("{:g}", value));
+    return ticks;
+  }
+  ticks.values.clear();
+  const int lowest = static_cast<int>(std::ceil(std::log10(low) - 1e-9));
+  const int step = (last - lowest) / most + 1;
+  for (int power = lowest; power <= last; power += step) ticks.values.push_back(std::pow(10.0, power));
   ticks.labels.resize(ticks.values.size());
   return ticks;
 }

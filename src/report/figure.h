@@ -50,7 +50,8 @@ struct Ticks {
 // share one power of ten where plain digits would be long.
 Ticks round_ticks(double low, double high, int most);
 
-// Powers of ten in [low, high], 0 < low < high, thinned to at most `most`; labels are empty (see draw_power).
+// 1, 2 and 5 times powers of ten in [low, high], 0 < low < high, where at most `most` of them lie there; else powers of
+// ten alone, thinned to `most`, with empty labels (see draw_power).
 Ticks log_ticks(double low, double high, int most);
 
 // 10^exponent with a raised exponent, `prefix` before it; placed as draw_text does.

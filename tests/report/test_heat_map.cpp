@@ -219,7 +219,9 @@ TEST(Ticks, RoundValuesAndLabels) {
     EXPECT_LE(static_cast<int>(ticks.values.size()), most);
     for (size_t i = 1; i < ticks.labels.size(); ++i) EXPECT_NE(ticks.labels[i], ticks.labels[i - 1]);
   }
-  EXPECT_EQ(log_ticks(1, 1000, 10).values, (std::vector<double>{1, 10, 100, 1000}));
+  EXPECT_EQ(log_ticks(1, 1000, 8).values, (std::vector<double>{1, 10, 100, 1000}));
+  EXPECT_EQ(log_ticks(0.9, 12, 8).labels, (std::vector<std::string>{"1", "2", "5", "10"}));
+  EXPECT_LE(log_ticks(1e-12, 1e12, 8).values.size(), 8u);
 }
 
 }  // namespace
