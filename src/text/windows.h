@@ -25,12 +25,12 @@ enum class BosPlacement {
 };
 
 struct WindowOptions {
-  std::optional<int64_t> seqlen;      // T; default 2048, lowered with a note where less is there
-  std::optional<int64_t> b;           // windows used; default 30, lowered with a note where fewer are there
-  std::optional<int64_t> max_seqlen;  // positions of the model, when it has a limit
-  std::string windows = "first";      // "first", "random" or "A:B" (A included, B not)
+  std::optional<int64_t> seqlen = {};      // T; default 2048, lowered with a note where less is there
+  std::optional<int64_t> b = {};           // windows used; default 30, lowered with a note where fewer are there
+  std::optional<int64_t> max_seqlen = {};  // positions of the model, when it has a limit
+  std::string windows = "first";           // "first", "random" or "A:B" (A included, B not)
   // Default: document for a text; none for ids made elsewhere, which are taken as they are.
-  std::optional<BosPlacement> bos;
+  std::optional<BosPlacement> bos = {};
   int64_t loss_from = 1;  // first position whose prediction counts; position 0 never does
   uint64_t seed = 0;      // of "random": b distinct windows, sorted, the same on every platform
 };
