@@ -125,11 +125,9 @@ TEST(PtFile, HostileBytesAreRefusedOrRead) {
   for (size_t size = 0; size < good.size(); ++size) try_bytes(good.substr(0, size));
   EXPECT_EQ(read, 0) << "no truncated file is whole";
   for (size_t at = 0; at < good.size(); ++at) {
-    for (const char flip : {'\x01', '\x80', '\xff'}) {
-      std::string bad = good;
-      bad[at] = static_cast<char>(bad[at] ^ flip);
-      try_bytes(bad);
-    }
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ "\x01\x80\xff"[at % 3]);
+    try_bytes(bad);
   }
   EXPECT_GT(refused, 1000);
   EXPECT_GT(read, 100) << "padding and values may change";
