@@ -49,7 +49,8 @@ Bpe::Bpe(Vocabulary vocabulary, const std::vector<Pair>& merges, BpeOptions opti
       }
       return *id;
     };
-    merges_[pair_key(part(left), part(right))] = {static_cast<int32_t>(rank), part(left + right)};
+    const int32_t left_id = part(left), right_id = part(right);
+    merges_[pair_key(left_id, right_id)] = {static_cast<int32_t>(rank), part(left + right)};
   }
 }
 
