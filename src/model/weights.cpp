@@ -122,9 +122,9 @@ int Weights::index(std::string_view name) const {
   return it == specs.end() ? -1 : static_cast<int>(it - specs.begin());
 }
 
-Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, at::ScalarType dtype) {
-  if (!is_floating(dtype)) {
-    throw std::invalid_argument(fmt::format("weights cannot be loaded as {}", c10::toString(dtype)));
+Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, std::optional<at::ScalarType> dtype) {
+  if (dtype && !is_floating(*dtype)) {
+    throw std::invalid_argument(fmt::format("weights cannot be loaded as {}", c10::toString(*dtype)));
   }
   Weights weights{config, parameter_table(config), {}};
 
@@ -143,7 +143,8 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, at
   if (config.tied_head && checkpoint.has(head_name)) faults.add(tied_head_fault(checkpoint, weights.specs[0]));
 
   for (const ParameterSpec& spec : weights.specs) {
-    weights.values.push_back(checkpoint.tensor(spec.name).to(dtype));
+    const at::Tensor stored = checkpoint.tensor(spec.name);
+    weights.values.push_back(dtype ? stored.to(*dtype) : stored);
     faults.add(value_fault(checkpoint, spec, weights.values.back()));
   }
   faults.raise();

@@ -26,6 +26,10 @@ class Activation : public Op {
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
   Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
+  OpCost cost(const OpShapes& s) const override {
+    const int64_t f = s.inputs[0], smooth = phi_ == Phi::relu ? 0 : f;
+    return {f, f, f + smooth, smooth, smooth, 0};
+  }
   std::string name() const override { return "activation"; }
 
  private:
@@ -40,6 +44,10 @@ class GatedActivation : public Op {
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
   Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
+  OpCost cost(const OpShapes& s) const override {
+    const int64_t f = s.inputs[0];
+    return {f, 2 * f, (phi_ == Phi::relu ? 3 : 4) * f, 2 * f, f, 0};
+  }
   std::string name() const override { return "gated_activation"; }
 
  private:

@@ -10,9 +10,14 @@ namespace hesper {
 namespace {
 enum Tape { kX, kUp, kLse };  // (rows, C), U^T p (rows, C), logsumexp (rows, 1)
 
-constexpr int64_t kPrimalTile = 1 << 23;   // logits of the primal pass at a time (64 MiB in fp64)
+constexpr int64_t kPrimalTile = 1 << 22;   // logits of the primal pass at a time (32 MiB in fp64)
 constexpr int64_t kTangentTile = 1 << 19;  // logits tangents of all K directions at a time (2 MiB in fp32)
 }  // namespace
+
+int64_t logits_tile_bytes(int64_t element) {
+  // Primal pass: logits, their exponentials and one temporary, all fp64. Tangent passes: tangents and their products.
+  return std::max(3 * kPrimalTile * 8, 3 * kTangentTile * element);
+}
 
 Tensor CrossEntropyHead::logits(const Parameters& parameters, const Tensor& x) const {
   return x.mm(parameters.get(table, x.scalar_type()).t());
@@ -100,6 +105,13 @@ Tensor CrossEntropyHead::adjoint_tangent(const Tangent& t, const Tensor& x_dot, 
 }
 
 void CrossEntropyHead::second_order(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const {
+  if (!t.directions.touches(table) && x_dot.defined() && t.alive > x_dot.size(2)) {
+    // More directions than channels: x_dot_i . (U^T Lambda z_dot_j) costs less than the product over words.
+    Readout nothing(Selection{}, 0, x_dot.device());
+    form.add_gauss_newton(x_dot, adjoint_tangent(t, x_dot, Curvature::gauss_newton, nothing));
+    if (form.reads().wants(table)) form.reads().outer(table, adjoint_of_logits(t), x_dot);
+    return;
+  }
   const Tensor w = t.tokens.weights.to(t.tape[kX].scalar_type()).unsqueeze(1);
   for_words(t, x_dot, t.directions.touches(table), [&](const Tensor&, const Tensor& p, Tensor z_dot) {
     z_dot.mul_((p * w).sqrt_());

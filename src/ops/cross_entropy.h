@@ -16,6 +16,10 @@ namespace hesper {
 /// Which second derivative: H = G + R, G the Gauss-Newton matrix (= Fisher of the cross entropy), R the residual.
 enum class Curvature { hessian, gauss_newton, residual };
 
+/// Bytes of the tiles of logits and their tangents that a pass holds at a time; element: bytes of the tangents'
+/// precision.
+int64_t logits_tile_bytes(int64_t element);
+
 class CrossEntropyHead {
  public:
   CrossEntropyHead(int x, int table) : input(x), table(table) {}

@@ -16,6 +16,10 @@ class Linear : public Op {
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
   Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
+  OpCost cost(const OpShapes& s) const override {
+    const int64_t out = s.parameters[0][0], in = s.parameters[0][1], kept = s.selected[0] ? 1 : 0;
+    return {out, kept * in, kept * (in + out), kept * in, 0, 2.0 * static_cast<double>(out) * static_cast<double>(in)};
+  }
   std::string name() const override { return "linear"; }
 
  private:

@@ -20,6 +20,10 @@ class Norm : public Op {
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
   Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
+  OpCost cost(const OpShapes& s) const override {
+    const int64_t c = s.inputs[0];
+    return {c, c + 1, 2 * c + 2 + (s.selected[0] ? c : 0), c + 1, c, 0};
+  }
   std::string name() const override { return kind_ == Kind::layer ? "layer_norm" : "rms_norm"; }
 
  private:

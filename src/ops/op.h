@@ -60,6 +60,26 @@ struct Tangent {
   /// One op is asked for only some of its input adjoints; bit i = input i.
   unsigned wanted = ~0u;
   bool wants(int input) const { return (wanted >> input & 1u) != 0; }
+  /// Set in a Gram pass: forward_tangent may add the op's second-order form itself and leave `kept` empty, which tells
+  /// second_order that there is nothing left to add.
+  SecondOrder* form = nullptr;
+};
+
+/// What an op holds and computes for one token, in elements and floating-point operations: the planner's input.
+struct OpCost {
+  int64_t width = 0;         // of its output
+  int64_t kept_forward = 0;  // by forward, in the primal precision
+  int64_t kept_tape = 0;     // after adjoint, in the working precision
+  int64_t kept_tangent = 0;  // by forward_tangent, for each direction
+  int64_t form_width = 0;    // channels that enter the second-order form's products
+  double flops = 0;          // of forward (adjoint and each tangent map: the same again)
+};
+/// What it depends on.
+struct OpShapes {
+  std::vector<int64_t> inputs;                   // widths
+  std::vector<std::vector<int64_t>> parameters;  // shapes, in the op's order; empty for one it lacks
+  std::vector<char> selected;                    // per parameter
+  int64_t tokens = 0;                            // T
 };
 
 class Op {
@@ -87,6 +107,7 @@ class Op {
   /// Adds the op's second-order form to `form`.
   virtual void second_order(const Tangent&, const Kept& kept, SecondOrder& form) const = 0;
 
+  virtual OpCost cost(const OpShapes& shapes) const = 0;
   /// False for attention, which couples the tokens of a sequence.
   virtual bool token_local() const { return true; }
   virtual std::string name() const = 0;

@@ -24,7 +24,7 @@ class Readout {
  private:
   void add(const SelectedPart& part, const Tensor& product, int64_t first = 0);
 
-  const Selection& selection_;
+  Selection selection_;
   Tensor values_;
 };
 

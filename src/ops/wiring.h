@@ -20,6 +20,7 @@ class Add : public Op {
     return {y_bar_dot, y_bar_dot};
   }
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override {}
+  OpCost cost(const OpShapes& s) const override { return {.width = s.inputs[0]}; }
   std::string name() const override { return "add"; }
 };
 
@@ -34,6 +35,7 @@ class Rotary : public Op {
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
   Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override {}
+  OpCost cost(const OpShapes& s) const override { return {.width = s.inputs[0]}; }
   std::string name() const override { return "rotary"; }
 
  private:
@@ -52,6 +54,7 @@ class Embedding : public Op {
   Tensor forward_tangent(const Tangent&, const Tensors&, Kept&) const override;
   Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override {}
+  OpCost cost(const OpShapes& s) const override { return {.width = s.parameters[0][1]}; }
   std::string name() const override { return "embedding"; }
 
  private:

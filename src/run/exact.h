@@ -12,8 +12,7 @@ namespace hesper {
 enum class Engine { hesper, autograd };
 
 struct ExactOptions {
-  bool gauss_newton = false;  // keep G
-  bool residual = false;      // keep R = H - G
+  std::vector<Curvature> curvatures = {Curvature::hessian};  // which of H, G, R = H - G to keep
   Engine engine = Engine::hesper;
   at::Device device = at::kCPU;
   at::ScalarType precision = at::kFloat;  // tangents
@@ -34,31 +33,38 @@ struct Progress {
 };
 using OnProgress = std::function<void(const Progress&)>;
 
+/// One matrix of the result, of the mean cross entropy.
+struct ExactBlock {
+  Curvature kind = Curvature::hessian;
+  at::Tensor matrix;                     // (n, n) fp64
+  at::Tensor standard_error;             // (n, n) fp64 of the mean over windows; defined with full_errors and b >= 2
+  std::optional<double> data_error;      // sqrt((sum_s |H_s|^2 - b |H|^2) / (b (b-1) |H|^2)), b >= 2
+  std::optional<double> symmetry_error;  // |H - H^T|_F / |H|_F; two-pass only (the Gram pass is symmetric)
+};
+
 struct ExactResult {
-  at::Tensor hessian;       // (n, n) fp64, of the mean cross entropy
-  at::Tensor gauss_newton;  // (n, n) fp64 or undefined
-  at::Tensor residual;      // (n, n) fp64 or undefined
-  at::Tensor standard_error;  // (n, n) fp64 or undefined: of the mean over windows
-  at::Tensor gradient;      // (n) fp64
-  at::Tensor losses;        // (b) fp64, per window
-  at::Tensor weights;       // (n) fp64: values of the selected weights
-  double loss = 0;          // sum of cross entropies / predicted tokens
-  double mean_loss = 0;     // mean of `losses`: the objective
+  std::vector<ExactBlock> blocks;  // as ExactOptions::curvatures
+  at::Tensor gradient;             // (n) fp64
+  at::Tensor losses;               // (b) fp64, per window
+  at::Tensor weights;              // (n) fp64: values of the selected weights
+  double loss = 0;                 // sum of cross entropies / predicted tokens
+  double mean_loss = 0;            // mean of `losses`: the objective
   Plan plan;
   double seconds = 0, primal_seconds = 0, precision_seconds = 0;
   int64_t products = 0;
-  int64_t peak_memory = 0;  // anonymous bytes at the peak
+  int64_t peak_memory = 0;      // anonymous bytes at the peak
   int64_t baseline_memory = 0;  // of the process before the run's first allocation
-  std::optional<double> symmetry_error;   // two-pass only
-  std::optional<double> precision_error;  // |A - B|_F / |B|_F over `precision_columns` columns of one window in fp64
+  std::optional<double>
+      precision_error;  // of blocks[0]: |A - B|_F / |B|_F over `precision_columns` columns of one window in fp64
   int64_t precision_columns = 0;
-  std::string precision_note;             // why it was not measured
-  std::optional<double> data_error;       // relative standard error of H over windows (b >= 2); see data_bar
+  std::string precision_note;  // why it was not measured
 };
 
 /// Called between units: true stops the run with Interrupted.
 using ShouldStop = std::function<bool()>;
-struct Interrupted : std::runtime_error { using std::runtime_error::runtime_error; };
+struct Interrupted : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 
 /// Plan alone, nothing computed.
 Plan plan_exact(const Model& model, const Selection& selection, const Windows& windows, const ExactOptions& options);
@@ -73,8 +79,8 @@ at::Tensor perplexity_hessian(const at::Tensor& hessian, const at::Tensor& gradi
 /// Losses of windows alone: (b) fp64 means over counted tokens, and the counted tokens of each (b) int64.
 struct WindowLosses {
   at::Tensor losses, counts;
-  double loss() const;             // sum CE / counted tokens
-  double standard_error() const;   // of the mean over windows; NaN for one window
+  double loss() const;            // sum CE / counted tokens
+  double standard_error() const;  // of the mean over windows; NaN for one window
 };
 WindowLosses compute_losses(const Model& model, const Windows& windows, at::ScalarType precision, int64_t batch,
                             at::Device device, const OnProgress& on_progress = {});

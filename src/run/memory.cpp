@@ -1,0 +1,68 @@
+#include "run/memory.h"
+
+#include <atomic>
+#include <chrono>
+#include <fstream>
+#include <limits>
+#include <string>
+#include <thread>
+
+namespace hesper {
+namespace {
+
+/// The number of KiB behind `key` in a file of "key: value kB" lines; -1 when it is not there.
+int64_t kilobytes(const char* file, const std::string& key) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);)
+    if (line.starts_with(key)) return std::stoll(line.substr(key.size()));
+  return -1;
+}
+
+/// A cgroup file that holds one number; the largest int64 for "max" or a missing file.
+int64_t cgroup_number(const char* file) {
+  int64_t value = std::numeric_limits<int64_t>::max();
+  std::ifstream in(file);
+  if (!(in >> value)) value = std::numeric_limits<int64_t>::max();
+  return value;
+}
+
+}  // namespace
+
+int64_t free_memory() {
+  const int64_t available = kilobytes("/proc/meminfo", "MemAvailable:") * 1024;
+  int64_t limit = cgroup_number("/sys/fs/cgroup/memory.max"), used = cgroup_number("/sys/fs/cgroup/memory.current");
+  if (limit == std::numeric_limits<int64_t>::max()) {
+    limit = cgroup_number("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+    used = cgroup_number("/sys/fs/cgroup/memory/memory.usage_in_bytes");
+  }
+  if (limit == std::numeric_limits<int64_t>::max() || used == std::numeric_limits<int64_t>::max()) return available;
+  return std::min(available, limit - used);
+}
+
+int64_t anonymous_memory() { return kilobytes("/proc/self/status", "RssAnon:") * 1024; }
+
+struct PeakMemory::State {
+  std::atomic<int64_t> peak{0};
+  std::atomic<bool> stop{false};
+  std::thread sampler;
+};
+
+PeakMemory::PeakMemory() : state_(new State), baseline_(anonymous_memory()) {
+  state_->peak = baseline_;
+  state_->sampler = std::thread([state = state_] {
+    while (!state->stop) {
+      state->peak = std::max(state->peak.load(), anonymous_memory());
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  });
+}
+
+PeakMemory::~PeakMemory() {
+  state_->stop = true;
+  state_->sampler.join();
+  delete state_;
+}
+
+int64_t PeakMemory::peak() const { return std::max(state_->peak.load(), anonymous_memory()); }
+
+}  // namespace hesper
