@@ -1,0 +1,190 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <stdexcept>
+
+#include "commands.h"
+#include "flags.h"
+#include "interrupt.h"
+#include "run/exact_files.h"
+#include "values.h"
+
+namespace hesper::cli {
+namespace {
+
+struct ExactFlags : Flags {
+  std::string objective = "cross-entropy", out;
+  bool each_layer = false, overwrite = false;
+};
+
+std::vector<std::string> error_lines(const ExactResult& result) {
+  std::vector<std::string> lines;
+  if (result.precision_error) {
+    lines.push_back(fmt::format("precision {:.1e}, from {} column{} of one window again in fp64",
+                                *result.precision_error, result.precision_columns,
+                                result.precision_columns > 1 ? "s" : ""));
+  } else {
+    lines.push_back(fmt::format("precision {}", result.precision_note));
+  }
+  for (const ExactBlock& block : result.blocks) {
+    const std::string of = result.blocks.size() > 1 ? " of the " + to_string(block.kind) : "";
+    lines.push_back(block.symmetry_error ? fmt::format("symmetry{} {:.1e}", of, *block.symmetry_error)
+                                         : fmt::format("symmetry{}: symmetric by construction", of));
+    if (block.data_error) {
+      lines.push_back(
+          fmt::format("data{} {:.2g}: exact for these windows only; as an estimate for the text's other "
+                      "windows its standard error is {:.2g} of its norm",
+                      of, *block.data_error, *block.data_error));
+    } else {
+      lines.push_back(
+          fmt::format("data{} unknown: exact for these windows only; two windows a pass apart give a bar", of));
+    }
+  }
+  return lines;
+}
+
+void report(Console& console, const ExactJob& job, const ExactResult& r, const std::vector<WrittenResult>& written) {
+  const auto row = [&](const char* head, const std::string& text) {
+    console.line(fmt::format("{:<12}{}", head, text));
+  };
+  const int64_t n = job.selection.selection.size();
+  row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {} windows of {} tokens", r.loss, std::exp(r.loss),
+                          job.windows.ids.size(0), job.windows.ids.size(1)));
+  row("gradient", fmt::format("norm {:.4g} over the {} weights", r.gradient.norm().item<double>(), n));
+  for (const WrittenResult& w : written) {
+    const size_t place = static_cast<size_t>(&w - written.data());
+    const std::string kind = to_string(r.blocks[place].kind);
+    row(kind.c_str(), fmt::format("{} x {}, Frobenius norm {:.4g}", n, n, w.norm));
+    if (!w.spectrum) continue;
+    const Spectrum& s = *w.spectrum;
+    row("", fmt::format("eigenvalues {:.4g} to {:.4g}, negative ones {:.2g}% of its squared norm", s.smallest,
+                        s.largest, 100 * s.negative_share));
+    row("", fmt::format("{} of {} diagonal entries negative, effective rank {:.1f}", s.negative_diagonal, s.n,
+                        s.effective_rank));
+  }
+  const char* head = "errors";
+  for (const std::string& line : error_lines(r)) row(head, line), head = "";
+  row("time", fmt::format("{} ({} primal) and {} for the precision; {} products, {:.3g} a second",
+                          say_seconds(r.seconds), say_seconds(r.primal_seconds), say_seconds(r.precision_seconds),
+                          r.products, static_cast<double>(r.products) / r.seconds));
+  row("memory", fmt::format("{} at the peak, planned {}", say_bytes(r.peak_memory - r.baseline_memory),
+                            say_bytes(r.plan.peak())));
+  for (const WrittenResult& w : written) row("wrote", w.base + " .pt .pdf .png .json .aux.safetensors");
+}
+
+void report_events(Console& console, const ExactResult& r, const std::vector<WrittenResult>& written) {
+  for (size_t i = 0; i < written.size(); ++i) {
+    const ExactBlock& block = r.blocks[i];
+    const auto number = [](const std::optional<double>& x) { return x ? nlohmann::json(*x) : nlohmann::json(); };
+    console.event("result", {{"file", written[i].base},
+                             {"curvature", to_string(block.kind)},
+                             {"loss", r.loss},
+                             {"perplexity", std::exp(r.loss)},
+                             {"gradient_norm", r.gradient.norm().item<double>()},
+                             {"norm", written[i].norm},
+                             {"precision_error", number(i == 0 ? r.precision_error : std::nullopt)},
+                             {"symmetry_error", number(block.symmetry_error)},
+                             {"data_error", number(block.data_error)},
+                             {"products", r.products},
+                             {"seconds", r.seconds},
+                             {"peak_memory", r.peak_memory - r.baseline_memory},
+                             {"planned_memory", r.plan.peak()}});
+  }
+}
+
+void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_line) {
+  Console console(flags.quiet, flags.json);
+  set_threads(flags);
+  const ExactOptions options = exact_options(flags);
+  if (options.full_errors && flags.objective == "perplexity") {
+    throw std::invalid_argument("--errors full: standard errors are known for --objective cross-entropy only");
+  }
+  catch_interrupts();
+  const Model model = open_model(flags);
+  stop_if_interrupted();
+  const Data data = load_data(flags, model, console);
+  const ResolvedSelection selection = select(flags, model);
+  stop_if_interrupted();
+
+  const std::filesystem::path folder =
+      flags.out.empty() ? std::filesystem::path("data") / model_name(flags) : std::filesystem::path(flags.out);
+  std::vector<ExactJob> jobs;
+  for (const ResolvedSelection& part :
+       flags.each_layer ? split_by_tensor(selection) : std::vector<ResolvedSelection>{selection}) {
+    ExactJob job;
+    job.model_name = model_name(flags);
+    job.data_name = data.name;
+    job.windows = data.windows;
+    job.selection = part;
+    job.linear_layers = linear_layers(model.config().family);
+    job.options = options;
+    job.objective = flags.objective == "perplexity" ? Objective::perplexity : Objective::cross_entropy;
+    job.seed = flags.seed;
+    job.command_line = command_line;
+    plan_exact(model, part.selection, data.windows, options);
+    jobs.push_back(std::move(job));
+  }
+  // Everything that could refuse the results is met before the long part.
+  std::string sha256;
+  const auto identify = [&](ExactJob& job) {
+    if (sha256.empty()) sha256 = model.checkpoint.sha256();
+    job.model_sha256 = sha256;
+  };
+  for (ExactJob& job : jobs) {
+    if (flags.overwrite || !exact_exists(folder, job)) continue;
+    identify(job);
+    check_existing(folder, job);
+  }
+  check_writable(folder);
+  stop_if_interrupted();
+
+  for (ExactJob& job : jobs) {
+    const Plan plan = plan_exact(model, job.selection.selection, job.windows, options);
+    console.line(fmt::format("{}: {}, n = {}, {} windows of {} tokens", job.model_name, say_selection(job.selection),
+                             job.selection.selection.size(), job.windows.ids.size(0), job.windows.ids.size(1)));
+    console.line(
+        options.engine == Engine::autograd
+            ? fmt::format("autograd, one direction at a time, {}", precision_name(options.precision))
+            : fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
+    console.event("plan", {{"selection", say_selection(job.selection)},
+                           {"n", job.selection.selection.size()},
+                           {"windows", job.windows.ids.size(0)},
+                           {"seqlen", job.windows.ids.size(1)},
+                           {"pass", to_string(plan.pass)},
+                           {"directions", plan.directions},
+                           {"precision", precision_name(plan.precision)},
+                           {"primal_precision", precision_name(plan.primal)},
+                           {"memory", plan.peak()},
+                           {"units", plan.units}});
+    const ExactResult result = compute_exact(
+        model, job.selection.selection, job.windows, options, [&](const Progress& p) { console.progress(p); },
+        interrupted);
+    console.end_progress();
+    identify(job);
+    const std::vector<WrittenResult> written = write_exact(folder, job, result);
+    report(console, job, result, written);
+    report_events(console, result, written);
+  }
+}
+
+}  // namespace
+
+Action add_exact(CLI::App& app) {
+  auto flags = std::make_shared<ExactFlags>();
+  add_model(app, *flags);
+  add_data(app, *flags);
+  add_selection(app, *flags);
+  app.add_flag("--each-layer", flags->each_layer, "one result a layer instead of one with all cross terms");
+  app.add_option("--objective", flags->objective, "cross-entropy, or perplexity: P (H + g g^T)")
+      ->check(CLI::IsMember({"cross-entropy", "perplexity"}))
+      ->capture_default_str();
+  add_exact_engine(app, *flags);
+  app.add_option("--out", flags->out, "folder of the results (data/{model})");
+  app.add_flag("--overwrite", flags->overwrite, "also results made with another configuration");
+  add_output(app, *flags);
+  return [flags](const std::vector<std::string>& command_line) { run_exact(*flags, command_line); };
+}
+
+}  // namespace hesper::cli

@@ -1,0 +1,253 @@
+#include "flags.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <stdexcept>
+
+#include "run/exact_files.h"
+#include "text/corpus.h"
+#include "text/npy.h"
+#include "text/tokenizer.h"
+#include "values.h"
+
+namespace hesper::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+template <typename... Args>
+[[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) {
+  throw std::invalid_argument(fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace
+
+void add_model(CLI::App& app, Flags& f) {
+  app.add_option("--model", f.model, "model folder in Hugging Face layout")->required();
+}
+
+void add_text(CLI::App& app, Flags& f) {
+  app.add_option("--dataset", f.dataset, "text file, or wikitext2 with --dataset-path");
+  app.add_option("--dataset-path", f.dataset_path, "WikiText-2's raw file (wiki.test.raw)");
+  app.add_option("--split", f.split, "which split that file is, for the record (test)")
+      ->check(CLI::IsMember({"train", "validation", "test"}));
+  app.add_option("--bos", f.bos, "beginning of sequence: once before the document (default), each window, or none")
+      ->check(CLI::IsMember({"document", "window", "none"}));
+}
+
+void add_data(CLI::App& app, Flags& f) {
+  add_text(app, f);
+  app.add_option("--token-ids", f.token_ids, ".npy of ids instead of a text: a stream (N) or windows (n, T)");
+  app.add_option("--labels", f.labels, ".npy of the same shape as the windows, -100: no loss");
+  app.add_option("--seqlen", f.seqlen, "tokens a window (2048, or what the model and the text allow)");
+  app.add_option("--b", f.b, "windows (30, or what the text has)");
+  app.add_option("--windows", f.windows, "first, random or A:B")->capture_default_str();
+  app.add_option("--loss-from", f.loss_from, "first position whose prediction counts (1)");
+  app.add_option("--model-input-bs", f.model_input_bs, "windows a pass")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--seed", f.seed, "of --windows random and --random")->capture_default_str();
+}
+
+void add_selection(CLI::App& app, Flags& f) {
+  app.add_option("--layer,--layer-name", f.layers,
+                 "self_attn.q_proj (default), q_proj, several, globs (\"mlp.*\"), all, or a parameter's full name")
+      ->delimiter(',');
+  app.add_option("--block,--block-index", f.block, "0 (default), 0-11, 0,3 or all");
+  app.add_option("--num-blocks", f.num_blocks, "the first blocks, instead of --block")
+      ->check(CLI::PositiveNumber)
+      ->excludes("--block");
+  app.add_option("--num-layers", f.num_layers, "the first linear layers of a block, instead of --layer")
+      ->check(CLI::PositiveNumber)
+      ->excludes("--layer");
+  app.add_option("--t", f.t, "the first weights of row 0 of each layer (5)");
+  app.add_option("--rows", f.rows, "a:b, rows of each layer");
+  app.add_option("--cols", f.cols, "c:d, columns of each layer");
+  app.add_option("--indices", f.indices, "flat indices into each layer: .pt, .npy or text file");
+  app.add_option("--random", f.random, "so many random weights of each layer");
+}
+
+void add_device(CLI::App& app, Flags& f) {
+  app.add_option("--device", f.device, "cpu, cuda or cuda:i")->capture_default_str();
+}
+
+void add_threads(CLI::App& app, Flags& f) {
+  app.add_option("--threads", f.threads, "CPU threads (all cores)")->check(CLI::Range(1, 4096));
+}
+
+void add_exact_engine(CLI::App& app, Flags& f) {
+  app.add_option("--engine", f.engine, "hesper, or autograd (LibTorch's double backward)")
+      ->check(CLI::IsMember({"hesper", "autograd"}))
+      ->capture_default_str();
+  app.add_option("--pass", f.pass, "gram or two-pass instead of the planner's choice")
+      ->check(CLI::IsMember({"gram", "two-pass"}));
+  app.add_option("--precision", f.precision, "of tangents: fp32 (default) or fp64; .pt has the same");
+  app.add_option("--primal-precision", f.primal_precision, "fp64, fp32, or auto: fp64 where that costs little")
+      ->capture_default_str();
+  app.add_option("--directions", f.directions, "directions at once, instead of the planner's choice")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--curvature", f.curvature, "hessian, gauss-newton, residual or all three")
+      ->check(CLI::IsMember({"hessian", "gauss-newton", "residual", "all"}))
+      ->capture_default_str();
+  app.add_option("--errors", f.errors, "summary, or full: the standard error of every entry too")
+      ->check(CLI::IsMember({"summary", "full"}))
+      ->capture_default_str();
+  app.add_option("--memory-limit", f.memory_limit, "such as 16GiB (all that is free)");
+  add_device(app, f);
+  add_threads(app, f);
+}
+
+void add_output(CLI::App& app, Flags& f) {
+  app.add_flag("--quiet", f.quiet, "no notes, no progress");
+  app.add_flag("--json", f.json, "events on standard output, one JSON object a line");
+}
+
+Model open_model(const Flags& flags) {
+  if (!fs::is_directory(flags.model)) {
+    if (fs::exists(flags.model)) refuse("--model {}: a file, but a model folder is expected", flags.model);
+    refuse("--model {}: no such folder (models from the hub by their id are not built yet)", flags.model);
+  }
+  return load_model(flags.model);
+}
+
+std::string model_name(const Flags& flags) {
+  fs::path path = fs::absolute(flags.model).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  return path.filename().string();
+}
+
+bool has_data(const Flags& flags) {
+  return !flags.dataset.empty() || !flags.dataset_path.empty() || !flags.token_ids.empty();
+}
+
+Text read_text(const Flags& flags) {
+  const bool wikitext2 = flags.dataset == "wikitext2" || (flags.dataset.empty() && !flags.dataset_path.empty());
+  if (wikitext2) {
+    if (flags.dataset_path.empty()) {
+      refuse("--dataset wikitext2: --dataset-path FILE is needed (downloads are not built yet)");
+    }
+    const std::string split = flags.split.empty() ? "test" : flags.split;
+    return {wikitext2_document(flags.dataset_path), fmt::format("wikitext2 {}", split)};
+  }
+  if (flags.dataset.empty()) refuse("no text: --dataset FILE.txt, or --dataset wikitext2 --dataset-path FILE");
+  if (!flags.dataset_path.empty()) refuse("--dataset-path {}: for --dataset wikitext2 only", flags.dataset_path);
+  if (!flags.split.empty()) refuse("--split {}: for --dataset wikitext2 only", flags.split);
+  return {text_document(flags.dataset), flags.dataset};
+}
+
+WindowOptions window_options(const Flags& flags, const ModelConfig& config) {
+  WindowOptions options;
+  options.seqlen = flags.seqlen;
+  options.b = flags.b;
+  options.windows = flags.windows;
+  if (!flags.bos.empty()) options.bos = parse_bos_placement(flags.bos);
+  options.loss_from = flags.loss_from.value_or(1);
+  options.seed = flags.seed;
+  // OPT has a table of positions; LLaMA's rotary embedding goes on beyond what it was trained for, when asked to.
+  if (config.family == Family::opt || !flags.seqlen) options.max_seqlen = config.max_positions;
+  return options;
+}
+
+Data load_data(const Flags& flags, const Model& model, Console& console) {
+  std::vector<std::string> notes;
+  WindowOptions options = window_options(flags, model.config());
+  Data data;
+  if (!flags.token_ids.empty()) {
+    if (!flags.dataset.empty() || !flags.dataset_path.empty()) refuse("--token-ids stands instead of --dataset");
+    if (!flags.split.empty()) refuse("--split {}: for --dataset wikitext2 only", flags.split);
+    const bool stream = read_npy(flags.token_ids).dim() == 1;
+    if (!stream && model.config().family != Family::opt) options.max_seqlen.reset();
+    const std::optional<fs::path> labels = flags.labels.empty() ? std::nullopt : std::optional<fs::path>(flags.labels);
+    std::optional<int32_t> bos;
+    if (options.bos && *options.bos != BosPlacement::none) bos = load_tokenizer(flags.model)->bos();
+    data.windows = windows_from_files(flags.token_ids, labels, bos, options, notes);
+    data.name = flags.token_ids;
+  } else {
+    if (!has_data(flags))
+      refuse("no data: --dataset FILE.txt, --dataset wikitext2 --dataset-path FILE, or --token-ids");
+    if (!flags.labels.empty()) refuse("--labels {}: for --token-ids only", flags.labels);
+    const Text text = read_text(flags);
+    const auto tokenizer = load_tokenizer(flags.model);
+    data.windows = cut_windows(tokenizer->encode(text.text), tokenizer->bos(), options, notes);
+    data.name = text.name;
+  }
+  for (const std::string& note : notes) console.note(note);
+  check_vocabulary(data.windows, model.config().vocab);
+  return data;
+}
+
+ResolvedSelection select(const Flags& flags, const Model& model) {
+  SelectionRequest request;
+  if (!flags.layers.empty()) request.layers = flags.layers;
+  if (flags.num_layers) {
+    request.layers = linear_layers(model.config().family);
+    const auto count = static_cast<int64_t>(request.layers.size());
+    if (*flags.num_layers > count) {
+      refuse("--num-layers {}: a block has only {} linear layers", *flags.num_layers, count);
+    }
+    request.layers.resize(static_cast<size_t>(*flags.num_layers));
+  }
+  const int64_t blocks = model.config().blocks;
+  if (!flags.block.empty()) request.blocks = flags.block;
+  if (flags.num_blocks) {
+    if (*flags.num_blocks > blocks) refuse("--num-blocks {}: the model has only {} blocks", *flags.num_blocks, blocks);
+    request.blocks = fmt::format("0-{}", *flags.num_blocks - 1);
+  }
+  request.t = flags.t;
+  if (!flags.rows.empty()) request.rows = parse_range("--rows", flags.rows);
+  if (!flags.cols.empty()) request.cols = parse_range("--cols", flags.cols);
+  if (!flags.indices.empty()) request.indices = read_indices(flags.indices);
+  request.random = flags.random;
+  request.seed = flags.seed;
+  if (!request.t && !request.rows && !request.cols && !request.indices && !request.random) request.t = 5;
+  return resolve_selection(model.weights.specs, blocks, request);
+}
+
+ExactOptions exact_options(const Flags& flags) {
+  ExactOptions options;
+  if (flags.curvature == "gauss-newton") options.curvatures = {Curvature::gauss_newton};
+  if (flags.curvature == "residual") options.curvatures = {Curvature::residual};
+  if (flags.curvature == "all") {
+    options.curvatures = {Curvature::hessian, Curvature::gauss_newton, Curvature::residual};
+  }
+  if (flags.engine == "autograd") {
+    options.engine = Engine::autograd;
+    if (!flags.pass.empty()) refuse("--pass {}: not with --engine autograd", flags.pass);
+    if (flags.directions > 0) refuse("--directions {}: --engine autograd takes one at a time", flags.directions);
+    if (flags.primal_precision != "auto") {
+      refuse("--primal-precision {}: --engine autograd has --precision only", flags.primal_precision);
+    }
+  }
+  options.device = parse_device(flags.device);
+  if (!flags.precision.empty()) options.precision = parse_precision("--precision", flags.precision);
+  if (flags.primal_precision != "auto") {
+    options.primal = parse_precision("--primal-precision", flags.primal_precision);
+  }
+  if (!flags.pass.empty()) options.pass = flags.pass == "gram" ? Pass::gram : Pass::two_pass;
+  options.directions = flags.directions;
+  options.batch = flags.model_input_bs;
+  if (!flags.memory_limit.empty()) options.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
+  options.full_errors = flags.errors == "full";
+  return options;
+}
+
+void set_threads(const Flags& flags) {
+  if (flags.threads) at::set_num_threads(*flags.threads);
+}
+
+std::string say_selection(const ResolvedSelection& selection) {
+  const SelectedTensor& first = selection.tensors.at(0);
+  const std::string name = first.block < 0 ? first.layer : fmt::format("{} of block {}", first.layer, first.block);
+  const size_t others = selection.tensors.size() - 1;
+  return others == 0 ? name : fmt::format("{} and {} more tensor{}", name, others, others > 1 ? "s" : "");
+}
+
+std::string say_plan(const Plan& plan) {
+  return fmt::format("{}, {} direction{} at once, {} tangents over an {} primal pass",
+                     plan.pass == Pass::gram ? "Gram pass" : "two-pass", plan.directions,
+                     plan.directions > 1 ? "s" : "", precision_name(plan.precision), precision_name(plan.primal));
+}
+
+}  // namespace hesper::cli

@@ -1,0 +1,100 @@
+// Flags -> plain structs -> one library call; the only place that turns errors into exit codes.
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <malloc.h>
+
+#include <cstdio>
+#include <limits>
+#include <new>
+#include <stdexcept>
+
+#include "arguments.h"
+#include "commands.h"
+#include "run/exact.h"
+#include "values.h"
+
+namespace hesper::cli {
+namespace {
+
+enum Exit { done = 0, failed = 1, wrong_usage = 2, stopped = 130 };
+
+struct Command {
+  const char* name;
+  const char* description;
+  Action (*add)(CLI::App&);
+};
+
+constexpr Command commands[] = {
+    {"exact", "dense Hessian of the selected weights -> .pt .pdf .png .json", add_exact},
+    {"check", "hand-written derivatives against autograd and finite differences", add_check},
+    {"perplexity", "loss and perplexity of the windows, with standard errors", add_perplexity},
+    {"tokenize", "ids of a text", add_tokenize},
+    {"plan", "memory and time forecast of a run, nothing computed", add_plan},
+    {"plot", "heat map of a saved result", add_plot},
+    {"compare", "distance of two results", add_compare},
+    {"info", "build, devices, caches", add_info},
+};
+
+int say(Exit code, const std::string& message) {
+  fmt::print(stderr, "hesper: {}\n", one_line(message));
+  return code;
+}
+
+int run(int argc, const char* const* argv) {
+  CLI::App app("hesper: exact Hessians of the perplexity of language models", "hesper");
+  app.set_version_flag("--version", "hesper " HESPER_VERSION);
+  app.require_subcommand(1);
+  std::vector<std::pair<CLI::App*, Action>> actions;
+  std::vector<std::string> names;
+  for (const Command& command : commands) {
+    CLI::App* sub = app.add_subcommand(command.name, command.description);
+    names.emplace_back(command.name);
+    actions.emplace_back(sub, command.add(*sub));
+  }
+
+  std::vector<std::string> arguments = normal_arguments(argc, argv);
+  refuse_unbuilt(arguments, names);
+  if (arguments.empty()) {
+    fmt::print(stderr, "hesper: no command; there are {}; see hesper --help\n", fmt::join(names, ", "));
+    return wrong_usage;
+  }
+  try {
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    return say(wrong_usage, error.what());
+  }
+  const std::vector<std::string> command_line(argv, argv + argc);
+  for (const auto& [sub, action] : actions) {
+    if (sub->parsed()) action(command_line);
+  }
+  return done;
+}
+
+int guarded(int argc, const char* const* argv) {
+  try {
+    return run(argc, argv);
+  } catch (const Interrupted&) {
+    return say(stopped, "interrupted, nothing was written");
+  } catch (const std::invalid_argument& error) {
+    return say(wrong_usage, error.what());
+  } catch (const std::bad_alloc&) {
+    return say(failed, "out of memory; --memory-limit or a smaller run may help");
+  } catch (const c10::Error& error) {
+    return say(failed, error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    return say(failed, error.what());
+  }
+}
+
+}  // namespace
+}  // namespace hesper::cli
+
+int main(int argc, char** argv) {
+  // Freed buffers stay with the process and are handed out again, instead of being mapped and zeroed anew each time.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  return hesper::cli::guarded(argc, argv);
+}

@@ -1,0 +1,117 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <stdexcept>
+
+#include "commands.h"
+#include "flags.h"
+#include "run/exact_files.h"
+#include "values.h"
+
+namespace hesper::cli {
+namespace {
+
+// GFLOP/s of a matrix product here and now: the best of a few.
+double product_rate(at::ScalarType precision) {
+  const int64_t m = 768;
+  const at::Tensor a = at::ones({m, m}, precision), b = at::ones({m, m}, precision);
+  double best = 1e9;
+  for (int i = 0; i < 6; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    at::mm(a, b);
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  return 2.0 * static_cast<double>(m * m * m) / best / 1e9;
+}
+
+// Windows of the shape that was asked for; what the ids are changes nothing in a plan.
+Windows blank_windows(const Flags& flags, const ModelConfig& config, Console& console) {
+  WindowOptions options = window_options(flags, config);
+  const int64_t b = flags.b.value_or(30);
+  std::vector<std::string> notes;
+  if (!options.seqlen) options.seqlen = std::min<int64_t>(2048, config.max_positions);
+  options.b = b;
+  options.bos = BosPlacement::none;
+  const int64_t tokens = *options.seqlen;
+  if (tokens < 2 || tokens > 1 << 24 || b < 1 || b > 1 << 20) {
+    throw std::invalid_argument(fmt::format("--seqlen {} --b {}: no such windows", tokens, b));
+  }
+  const std::vector<int32_t> ids(static_cast<size_t>(tokens * b), 0);
+  console.note("no data given: the forecast is for full windows");
+  return cut_windows(ids, std::nullopt, options, notes);
+}
+
+void run_plan(const Flags& flags) {
+  Console console(flags.quiet, flags.json);
+  set_threads(flags);
+  const ExactOptions options = exact_options(flags);
+  const Model model = open_model(flags);
+  const Windows windows =
+      has_data(flags) ? load_data(flags, model, console).windows : blank_windows(flags, model.config(), console);
+  const ResolvedSelection selection = select(flags, model);
+  const Plan plan = plan_exact(model, selection.selection, windows, options);
+
+  const bool measured = plan.precision == plan.primal;
+  const double tangent_rate = product_rate(plan.precision);
+  const double primal_rate = measured ? tangent_rate : product_rate(plan.primal);
+  const double seconds = plan.primal_flops / (primal_rate * 1e9) + plan.tangent_flops / (tangent_rate * 1e9);
+
+  const auto row = [&](const char* head, const std::string& text) {
+    console.result(fmt::format("{:<12}{}", head, text));
+  };
+  row("run", fmt::format("{}: {}, n = {}, {} windows of {} tokens", model_name(flags), say_selection(selection),
+                         selection.selection.size(), windows.ids.size(0), windows.ids.size(1)));
+  row("pass", fmt::format("{}, {} window{} a pass, {} unit{}", say_plan(plan), plan.batch, plan.batch > 1 ? "s" : "",
+                          plan.units, plan.units > 1 ? "s" : ""));
+  const Memory& m = plan.memory;
+  const std::pair<const char*, int64_t> parts[] = {{"weights", m.weights},     {"tape", m.tape},
+                                                   {"tangents", m.tangents},   {"head", m.head},
+                                                   {"attention", m.attention}, {"result", m.result}};
+  nlohmann::json memory;
+  const char* head = "memory";
+  for (const auto& [name, bytes] : parts) {
+    row(head, fmt::format("{:<10}{:>10}", name, say_bytes(bytes)));
+    memory[name] = bytes, head = "";
+  }
+  row("", fmt::format("{:<10}{:>10} of {} allowed", "total", say_bytes(m.total()), say_bytes(plan.limit)));
+  if (plan.measure_precision) {
+    row("", fmt::format("{:<10}{:>10} after that, for a few columns again in fp64", "check",
+                        say_bytes(plan.check.total())));
+  }
+  row("arithmetic", fmt::format("{} primal, {} tangents", say_flops(plan.primal_flops), say_flops(plan.tangent_flops)));
+  row("time", fmt::format("{} if all of it ran as fast as a matrix product does here ({:.0f} GFLOP/s in {})",
+                          say_seconds(seconds), tangent_rate, precision_name(plan.precision)));
+  memory["total"] = m.total();
+  memory["check"] = plan.check.total();
+  console.event("plan", {{"selection", say_selection(selection)},
+                         {"n", selection.selection.size()},
+                         {"windows", windows.ids.size(0)},
+                         {"seqlen", windows.ids.size(1)},
+                         {"pass", to_string(plan.pass)},
+                         {"directions", plan.directions},
+                         {"model_input_bs", plan.batch},
+                         {"precision", precision_name(plan.precision)},
+                         {"primal_precision", precision_name(plan.primal)},
+                         {"memory", memory},
+                         {"memory_limit", plan.limit},
+                         {"units", plan.units},
+                         {"primal_flops", plan.primal_flops},
+                         {"tangent_flops", plan.tangent_flops},
+                         {"seconds", seconds}});
+}
+
+}  // namespace
+
+Action add_plan(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  add_model(app, *flags);
+  add_data(app, *flags);
+  add_selection(app, *flags);
+  add_exact_engine(app, *flags);
+  add_output(app, *flags);
+  return [flags](const std::vector<std::string>&) { run_plan(*flags); };
+}
+
+}  // namespace hesper::cli

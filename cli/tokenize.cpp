@@ -1,0 +1,58 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <filesystem>
+#include <memory>
+#include <stdexcept>
+
+#include "commands.h"
+#include "flags.h"
+#include "text/npy.h"
+#include "text/tokenizer.h"
+
+namespace hesper::cli {
+namespace {
+
+void run_tokenize(const Flags& flags, const std::string& out) {
+  Console console(flags.quiet, flags.json);
+  if (!std::filesystem::is_directory(flags.model)) {
+    throw std::invalid_argument(
+        fmt::format("--model {}: no such folder (models from the hub by their id are not built yet)", flags.model));
+  }
+  const Text text = read_text(flags);
+  const auto tokenizer = load_tokenizer(flags.model);
+  std::vector<int32_t> ids = tokenizer->encode(text.text);
+  if (flags.bos == "window") throw std::invalid_argument("--bos window: the stream is not cut into windows here");
+  const bool bos = flags.bos != "none" && tokenizer->bos().has_value();
+  if (bos) ids.insert(ids.begin(), *tokenizer->bos());
+  nlohmann::json event = {{"tokenizer", tokenizer->name()},
+                          {"data", text.name},
+                          {"count", ids.size()},
+                          {"bos", bos ? nlohmann::json(*tokenizer->bos()) : nlohmann::json()},
+                          {"ids_sha256", ids_sha256(ids)}};
+  if (out.empty()) {
+    console.result(fmt::format("{}", fmt::join(ids, " ")));
+    event["ids"] = ids;
+  } else {
+    write_npy(out, at::tensor(ids, at::kInt));
+    console.line(fmt::format("{}: {} ids, {} BOS, by the {}", out, ids.size(), bos ? "with" : "no", tokenizer->name()));
+    event["file"] = out;
+  }
+  console.event("result", std::move(event));
+}
+
+}  // namespace
+
+Action add_tokenize(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  auto out = std::make_shared<std::string>();
+  app.add_option("--model", flags->model, "folder with the tokenizer's files")->required();
+  add_text(app, *flags);
+  app.add_option("--out", *out, ".npy of int32 instead of text on standard output")->check([](const std::string& path) {
+    return path.ends_with(".npy") ? "" : "a file that ends in .npy expected";
+  });
+  add_output(app, *flags);
+  return [flags, out](const std::vector<std::string>&) { run_tokenize(*flags, *out); };
+}
+
+}  // namespace hesper::cli

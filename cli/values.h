@@ -1,0 +1,24 @@
+#pragma once
+// Values of flags, and how numbers are said. Everything throws std::invalid_argument naming the flag.
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "hessian/selection_request.h"
+
+namespace hesper::cli {
+
+int64_t parse_memory(const std::string& flag, const std::string& text);  // "16GiB", "500MB", "1.5G", bytes -> bytes
+at::Device parse_device(const std::string& text);                        // "cpu", "cuda", "cuda:1"; checked to exist
+at::ScalarType parse_precision(const std::string& flag, const std::string& text);  // fp64 or fp32
+IndexRange parse_range(const std::string& flag, const std::string& text);          // "a:b"
+at::Tensor read_indices(const std::string& path);  // .pt, .npy or text (blanks, commas, lines) -> (m) int64
+
+std::string say_bytes(int64_t bytes);       // "812 MiB"
+std::string say_seconds(double seconds);    // "0.31 s", "41 s", "12 min 05 s", "3 h 20 min"
+std::string say_flops(double flops);        // "1.55 TFLOP"
+std::string one_line(std::string message);  // the first line, blanks trimmed
+
+}  // namespace hesper::cli
