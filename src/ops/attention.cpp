@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "ops/attention_blocks.h"
+#include "ops/attention_cpu.h"
 #include "ops/second_order.h"
 
 namespace hesper {
@@ -37,6 +38,14 @@ blocks::HeadsTangents heads_of(const Kept& dot, const AttentionShape& shape) {
           dot.size() > kODot ? blocks::split_heads(dot[kODot], shape.heads, 1) : Tensor(),
           dot.size() > kRDot && dot[kRDot].defined() ? dot[kRDot].transpose(1, 2) : Tensor()};
 }
+
+attention_cpu::Tape flat_of(const Kept& tape) {
+  return {tape[kQ], tape[kK], tape[kV], tape[kO], tape[kL], tape[kOBar], tape[kDl]};
+}
+attention_cpu::Tangents flat_of_tangents(const Kept& dot) {
+  return dot.empty() ? attention_cpu::Tangents{}
+                     : attention_cpu::Tangents{dot[kQDot], dot[kKDot], dot[kVDot], dot[kODot], dot[kRDot]};
+}
 }  // namespace
 
 Tensor Attention::forward(const Primal& p, const Tensors& x, Kept& kept) const {
@@ -69,6 +78,16 @@ Tensors Attention::adjoint(const Primal& p, const Tensor& y_bar, unsigned, Kept&
 
 Tensor Attention::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
   if (!x_dot[0].defined() && !x_dot[1].defined() && !x_dot[2].defined()) return {};
+  if (attention_cpu::serves(t.tape[kQ])) {
+    attention_cpu::Tangents dot{x_dot[0], x_dot[1], x_dot[2], {}, {}};
+    if (t.form) {
+      t.form->add_matrix(attention_cpu::tangent_and_form(shape_, flat_of(t.tape), dot));
+    } else {
+      attention_cpu::forward_tangent(shape_, flat_of(t.tape), dot);
+      kept = {dot.q, dot.k, dot.v, dot.o, dot.r};
+    }
+    return dot.o;
+  }
   kept = {x_dot[0], x_dot[1], x_dot[2]};
   blocks::HeadsTangents dot = heads_of(kept, shape_);
   blocks::forward_tangent(heads_of(t.tape, t.tokens, shape_), dot, shape_.scale);
@@ -78,6 +97,8 @@ Tensor Attention::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& 
 }
 
 Tensors Attention::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept& kept, Readout&) const {
+  if (attention_cpu::serves(t.tape[kQ]))
+    return attention_cpu::adjoint_tangent(shape_, flat_of(t.tape), flat_of_tangents(kept), y_bar_dot, t.wanted);
   const Tensors bar = blocks::adjoint_tangent(heads_of(t.tape, t.tokens, shape_),
                                               kept.empty() ? blocks::HeadsTangents{} : heads_of(kept, shape_),
                                               blocks::split_heads(y_bar_dot, shape_.heads, 1), shape_.scale);

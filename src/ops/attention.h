@@ -36,6 +36,11 @@ class Attention : public Op {
   Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
   bool token_local() const override { return false; }
+  OpCost cost(const OpShapes& s) const override {
+    const int64_t q = shape_.heads * shape_.width, kv = 2 * shape_.kv_heads * shape_.width, h = shape_.heads;
+    // Half of the T x T scores are in the future; forward has two tile products.
+    return {q, 2 * q + kv + h, 3 * q + kv + 2 * h, 2 * q + kv + h, q + kv, 2.0 * static_cast<double>(s.tokens * q)};
+  }
   std::string name() const override { return "attention"; }
 
  private:

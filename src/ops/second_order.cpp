@@ -44,6 +44,10 @@ void SecondOrder::Part::flush() {
 }
 
 void SecondOrder::add(const Tensor& a, const Tensor& b, double scale) { residual_.add(a, b, scale); }
+void SecondOrder::add_matrix(const Tensor& form) {
+  const int64_t k = form.size(0);
+  residual_.sum.narrow(0, 0, k).narrow(1, 0, k).add_(form);
+}
 void SecondOrder::add_gauss_newton(const Tensor& a, const Tensor& b, double scale) { gauss_newton_.add(a, b, scale); }
 
 void SecondOrder::flush() {

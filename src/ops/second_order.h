@@ -12,7 +12,9 @@ class SecondOrder {
 
   /// C_ij += scale * sum a_i * b_j; a, b (K, ...) of one shape. Long sums are cut to pieces of a few thousand terms.
   void add(const Tensor& a, const Tensor& b, double scale = 1.0);
-  /// The same for the Gauss-Newton part.
+  /// C += form, (K, K) fp64, K = the first directions.
+  void add_matrix(const Tensor& form);
+  /// The same as add for the Gauss-Newton part.
   void add_gauss_newton(const Tensor& a, const Tensor& b, double scale = 1.0);
   /// Weight adjoints of direction j with y_bar_dot = 0: enters as v_i . (reads of j) + v_j . (reads of i).
   Readout& reads() { return reads_; }

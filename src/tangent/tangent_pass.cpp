@@ -72,7 +72,7 @@ void TangentPass::forward_cut(Run& run, const Segment& segment, int64_t begin, i
     Kept kept;
     if (tape_.active[op.output]) {
       const Kept tape = tape_of(tape_.ops[i], run, begin, length);
-      const Tangent t{tokens, parameters_, run.v, tape, run.alive};
+      const Tangent t{tokens, parameters_, run.v, tape, run.alive, ~0u, run.form};
       Tensors x;
       for (int input : op.inputs) x.push_back(dot[input]);
       dot[op.output] = op.forward_tangent(t, x, kept);
