@@ -5,7 +5,8 @@
 DIR of --shared holds models/ and text/ (default: ../shared/data beside the repository), that of --smollm2 is what
 scripts/smollm2_folder.py made. Float64 as float64_transformers.py says. Each case stores the sha256 of its windows' ids
 (int32, little-endian, all windows), so a wrong tokenizer and a wrong model are told apart. Ids come from the packages
-`tokenizers` and `sentencepiece`; a document's BOS stands once, before the document.
+`tokenizers` and `sentencepiece`; a document's BOS stands once, before the document. "block" holds the gradient, Hessian and
+Gauss-Newton matrix of the loss of the first tokens of window 0 at a few weights of the first, middle and last block.
 """
 import argparse
 import gzip
@@ -19,6 +20,7 @@ import tokenizers
 import torch
 
 from float64_transformers import load, logits_of, versions, window_losses
+from make_goldens import second_order
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -30,12 +32,25 @@ def wikitext(path):
     return "\n\n".join("" if line.isspace() else line for line in lines)
 
 
-def losses_of(folder, ids, b, T):
-    windows = torch.tensor(ids[:b * T]).view(b, T)
-    model = load(folder)
+def losses_of(model, windows):
     with torch.no_grad():
-        losses = [window_losses(logits_of(model, w[None]), w[None]).item() for w in windows]
-    return windows, losses
+        return [window_losses(logits_of(model, w[None]), w[None]).item() for w in windows]
+
+
+def block_of(model, windows, tokens):
+    """Double backward at 9 weights, all cross terms."""
+    names = [n for n, _ in model.named_parameters()]
+    last = model.config.num_hidden_layers - 1
+    of = lambda block, part: next(n for n in names if f".layers.{block}." in n and part in n)
+    opt = model.config.model_type == "opt"
+    entries = [(of(0, "q_proj.weight"), [0, 1, 2, 3]), (of(last // 2, "v_proj.weight"), [5, 700]),
+               (of(last, "fc2.weight" if opt else "down_proj.weight"), [0, 1001]),
+               ("model.decoder.final_layer_norm.weight" if opt else "model.norm.weight", [3])]
+    w = windows[:1, :tokens]
+    g, H, G = second_order(model, w, w, entries)
+    rows = lambda m: [[digits(x) for x in row] for row in m.tolist()]
+    return {"tokens": w.shape[1], "entries": [{"tensor": n, "indices": i} for n, i in entries],
+            "gradient": [digits(x) for x in g.tolist()], "hessian": rows(H), "gauss_newton": rows(G)}
 
 
 def digits(x):
@@ -68,13 +83,16 @@ def main():
     }
     result = {"versions": versions() | {"tokenizers": tokenizers.__version__, "sentencepiece": sentencepiece.__version__}, "cases": {}}
     for name, (folder, source, bos, ids, b, T) in cases.items():
-        windows, losses = losses_of(folder, ids, b, T)
+        windows = torch.tensor(ids[:b * T]).view(b, T)
+        model = load(folder)
+        losses = losses_of(model, windows)
         loss = sum(losses) / b
         perplexity = torch.tensor(loss).exp().item()
         result["cases"][name] = {
             "text": source, "bos": bos, "windows": b, "seqlen": T, "ids_of_the_text": len(ids),
             "ids_sha256": hashlib.sha256(windows.numpy().astype("<i4").tobytes()).hexdigest(),
-            "loss": digits(loss), "perplexity": digits(perplexity), "window_losses": [digits(x) for x in losses]}
+            "loss": digits(loss), "perplexity": digits(perplexity), "window_losses": [digits(x) for x in losses],
+            "block": block_of(model, windows, 64 if folder == args.smollm2 else 192)}
         print(f"{name:15} {source:38} b {b} T {T} of {len(ids)} ids: loss {loss:.12f} perplexity {perplexity:.9f}", flush=True)
     (HERE / "real_models.json").write_text(json.dumps(result, indent=2) + "\n")
 
