@@ -16,13 +16,13 @@ struct CheckOptions {
   int64_t windows = 1;                    // the first ones
   int64_t directions = 4;                 // K, 1 .. 4: unit vector of the largest |gradient|, the gradient, random ones
   int64_t differenced = 2;                // of them, how many are also checked by finite differences (0: none)
-  std::vector<double> steps;              // h of finite differences; empty: default_steps of finite_differences.h
+  std::vector<double> steps = {};         // h of finite differences; empty: default_steps of finite_differences.h
   at::ScalarType precision = at::kFloat;  // of the run that is vouched for: tangents
-  std::optional<at::ScalarType> primal;   // and its primal pass; unset: fp64
+  std::optional<at::ScalarType> primal = {};  // and its primal pass; unset: fp64
   at::Device device = at::kCPU;
   int64_t memory_limit = 0;  // bytes that autograd's graph may take; 0: no limit
   uint64_t seed = 0;
-  std::string data_name;  // for the header of the table: dataset or file
+  std::string data_name = {};  // for the header of the table: dataset or file
 };
 
 /// One comparison. error is relative: |a - b| over the norm named in `reason`.

@@ -66,6 +66,7 @@ Tensors Norm::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const K
   Tensor x_bar_dot, along;  // along = row_mean(xh_dot u + xh u_dot)
   if (u_dot.defined()) {
     x_bar_dot = centred(u_dot);
+    if (x_bar_dot.is_same(y_bar_dot)) x_bar_dot = x_bar_dot.clone();  // no gain, no mean: changed in place below
     along = row_mean(xh * u_dot);
   }
   if (!kept.empty()) {
