@@ -32,15 +32,11 @@ std::vector<std::string> error_lines(const ExactResult& result) {
     const std::string of = result.blocks.size() > 1 ? " of the " + to_string(block.kind) : "";
     lines.push_back(block.symmetry_error ? fmt::format("symmetry{} {:.1e}", of, *block.symmetry_error)
                                          : fmt::format("symmetry{}: symmetric by construction", of));
-    if (block.data_error) {
-      lines.push_back(
-          fmt::format("data{} {:.2g}: exact for these windows only; as an estimate for the text's other "
-                      "windows its standard error is {:.2g} of its norm",
-                      of, *block.data_error, *block.data_error));
-    } else {
-      lines.push_back(
-          fmt::format("data{} unknown: exact for these windows only; two windows a pass apart give a bar", of));
-    }
+    lines.push_back(
+        block.data_error
+            ? fmt::format("data{} {:.2g} of its norm: standard error over the windows; exact for these windows only",
+                          of, *block.data_error)
+            : fmt::format("data{} unknown (one window gives no standard error); exact for these windows only", of));
   }
   return lines;
 }
@@ -180,6 +176,7 @@ Action add_exact(CLI::App& app) {
   app.add_option("--objective", flags->objective, "cross-entropy, or perplexity: P (H + g g^T)")
       ->check(CLI::IsMember({"cross-entropy", "perplexity"}))
       ->capture_default_str();
+  group_options(app, "Selection");
   add_exact_engine(app, *flags);
   app.add_option("--out", flags->out, "folder of the results (data/{model})");
   app.add_flag("--overwrite", flags->overwrite, "also results made with another configuration");

@@ -24,8 +24,15 @@ template <typename... Args>
 
 }  // namespace
 
+void group_options(CLI::App& app, const char* group) {
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_group() == "Options" && option != app.get_help_ptr()) option->group(group);
+  }
+}
+
 void add_model(CLI::App& app, Flags& f) {
   app.add_option("--model", f.model, "model folder in Hugging Face layout")->required();
+  group_options(app, "Model and data");
 }
 
 void add_text(CLI::App& app, Flags& f) {
@@ -35,6 +42,7 @@ void add_text(CLI::App& app, Flags& f) {
       ->check(CLI::IsMember({"train", "validation", "test"}));
   app.add_option("--bos", f.bos, "beginning of sequence: once before the document (default), each window, or none")
       ->check(CLI::IsMember({"document", "window", "none"}));
+  group_options(app, "Model and data");
 }
 
 void add_data(CLI::App& app, Flags& f) {
@@ -49,6 +57,7 @@ void add_data(CLI::App& app, Flags& f) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--seed", f.seed, "of --windows random and --random")->capture_default_str();
+  group_options(app, "Model and data");
 }
 
 void add_selection(CLI::App& app, Flags& f) {
@@ -67,14 +76,17 @@ void add_selection(CLI::App& app, Flags& f) {
   app.add_option("--cols", f.cols, "c:d, columns of each layer");
   app.add_option("--indices", f.indices, "flat indices into each layer: .pt, .npy or text file");
   app.add_option("--random", f.random, "so many random weights of each layer");
+  group_options(app, "Selection");
 }
 
 void add_device(CLI::App& app, Flags& f) {
   app.add_option("--device", f.device, "cpu, cuda or cuda:i")->capture_default_str();
+  group_options(app, "Engine");
 }
 
 void add_threads(CLI::App& app, Flags& f) {
   app.add_option("--threads", f.threads, "CPU threads (all cores)")->check(CLI::Range(1, 4096));
+  group_options(app, "Engine");
 }
 
 void add_exact_engine(CLI::App& app, Flags& f) {
@@ -97,11 +109,13 @@ void add_exact_engine(CLI::App& app, Flags& f) {
   app.add_option("--memory-limit", f.memory_limit, "such as 16GiB (all that is free)");
   add_device(app, f);
   add_threads(app, f);
+  group_options(app, "Engine");
 }
 
 void add_output(CLI::App& app, Flags& f) {
   app.add_flag("--quiet", f.quiet, "no notes, no progress");
   app.add_flag("--json", f.json, "events on standard output, one JSON object a line");
+  group_options(app, "Output");
 }
 
 Model open_model(const Flags& flags) {

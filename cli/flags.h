@@ -43,6 +43,9 @@ struct Flags {
   bool quiet = false, json = false;
 };
 
+/// Puts the options added since the last call under a heading of --help.
+void group_options(CLI::App& app, const char* group);
+
 void add_model(CLI::App& app, Flags& flags);
 /// Where the text or ids come from, alone and with the windows cut from them.
 void add_text(CLI::App& app, Flags& flags);

@@ -1,15 +1,23 @@
 #include "interrupt.h"
 
+#include <unistd.h>
+
 #include <csignal>
+#include <string_view>
 
 #include "run/exact.h"
 
 namespace hesper::cli {
 namespace {
 
-volatile std::sig_atomic_t signalled = 0;  // the one thing that a signal handler may write
+volatile std::sig_atomic_t signalled = 0;
 
-void remember(int) { signalled = 1; }
+void remember(int) {
+  signalled = 1;
+  if (::isatty(STDERR_FILENO) == 0) return;
+  constexpr std::string_view text = "\nstopping after this unit; once more stops at once\n";
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text.data(), text.size());
+}
 
 }  // namespace
 

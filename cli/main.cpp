@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <limits>
 #include <new>
@@ -63,6 +64,12 @@ int run(int argc, const char* const* argv) {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::Success& help) {
     return app.exit(help);
+  } catch (const CLI::ExtrasError&) {
+    const std::vector<std::string> extras = app.remaining(true);
+    const auto flag =
+        std::find_if(extras.begin(), extras.end(), [](const auto& word) { return word.starts_with("-"); });
+    const std::string& word = flag != extras.end() ? *flag : extras.at(0);
+    return say(wrong_usage, fmt::format("{}: not expected here; see hesper {} --help", word, arguments[0]));
   } catch (const CLI::ParseError& error) {
     return say(wrong_usage, error.what());
   }

@@ -64,6 +64,7 @@ Action add_perplexity(CLI::App& app) {
   add_model(app, *flags);
   add_data(app, *flags);
   app.add_option("--precision", flags->precision, "fp64 (default) or fp32");
+  group_options(app, "Engine");
   add_device(app, *flags);
   add_threads(app, *flags);
   add_output(app, *flags);

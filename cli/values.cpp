@@ -118,6 +118,7 @@ at::Tensor read_indices(const std::string& path) {
 
 std::string say_bytes(int64_t bytes) {
   const auto value = static_cast<double>(bytes);
+  if (value < 0x1p10) return fmt::format("{} B", bytes);
   if (value < 0x1p20) return fmt::format("{:.3g} KiB", value / 0x1p10);
   if (value < 1000 * 0x1p20) return fmt::format("{:.3g} MiB", value / 0x1p20);
   return value < 1000 * 0x1p30 ? fmt::format("{:.3g} GiB", value / 0x1p30) : fmt::format("{:.3g} TiB", value / 0x1p40);

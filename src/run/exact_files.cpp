@@ -131,9 +131,11 @@ RunRecord record_of(const ExactJob& job, const ExactResult& result, const ExactB
   return record;
 }
 
-json plan_json(const Plan& plan) {
+// baseline: anonymous bytes of the process before the run; peak_memory less that is what was planned
+json plan_json(const Plan& plan, int64_t baseline) {
   return {{"pass", to_string(plan.pass)}, {"directions", plan.directions}, {"model_input_bs", plan.batch},
-          {"units", plan.units},          {"planned_memory", plan.peak()}, {"memory_limit", plan.limit}};
+          {"units", plan.units},          {"planned_memory", plan.peak()}, {"baseline_memory", baseline},
+          {"memory_limit", plan.limit}};
 }
 
 // The configuration of an existing record; null where there is none.
@@ -270,7 +272,7 @@ std::vector<WrittenResult> write_exact(const fs::path& folder, const ExactJob& j
     json out = to_json(record);
     out["errors_of"] = to_string(block.kind) + " of the mean cross entropy";
     out["mean_window_loss"] = result.mean_loss;
-    out["plan"] = plan_json(result.plan);
+    out["plan"] = plan_json(result.plan, result.baseline_memory);
     const std::string text = out.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
     write_file_atomically(with_extension(base, ".json"), [&](std::ostream& stream) { stream << text; });
     written.push_back({base.string(), matrix.norm().item<double>(), record.spectrum});

@@ -1,0 +1,101 @@
+#pragma once
+// Runs the built tool as a user does, and small things to run it on.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "report/temporary_folder.h"
+#include "text/npy.h"
+
+namespace hesper {
+
+struct Outcome {
+  int code = -1;  // exit code; 128 + signal
+  std::string out, err;
+};
+
+inline std::string quoted(const std::string& word) {
+  std::string text = "'";
+  for (const char c : word) {
+    if (c == '\'') text += "'\\'";
+    text += c;
+  }
+  text += '\'';
+  return text;
+}
+
+// `before` hesper `words`, in `folder`, standard output and error to .out and .err (by `before`, where there is one).
+// One thread: the models are tiny, and threads that wait for each other on a busy machine cost minutes.
+inline Outcome run_tool(const std::filesystem::path& folder, const std::vector<std::string>& words,
+                        const std::string& before = "") {
+  std::string command =
+      fmt::format("cd {} && OMP_NUM_THREADS=1 {} {}", quoted(folder.string()), before, quoted(HESPER_BINARY));
+  for (const std::string& word : words) command += fmt::format(" {}", quoted(word));
+  if (before.empty()) command += " >.out 2>.err";
+  const int status = std::system(command.c_str());
+  Outcome outcome;
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  outcome.out = read_bytes(folder / ".out");
+  outcome.err = read_bytes(folder / ".err");
+  return outcome;
+}
+
+// Exit code `code`, exactly one line on standard error, "hesper: " and `part` in it.
+inline void expect_refusal(const Outcome& outcome, int code, const std::string& part) {
+  EXPECT_EQ(outcome.code, code) << outcome.out << outcome.err;
+  EXPECT_TRUE(outcome.err.starts_with("hesper: ")) << outcome.err;
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  EXPECT_TRUE(outcome.err.ends_with('\n')) << outcome.err;
+  EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
+}
+
+// The events of --json, one object a line.
+inline std::vector<nlohmann::json> events_of(const Outcome& outcome) {
+  std::vector<nlohmann::json> events;
+  std::istringstream lines(outcome.out);
+  for (std::string line; std::getline(lines, line);) events.push_back(nlohmann::json::parse(line));
+  return events;
+}
+
+inline nlohmann::json last_event(const Outcome& outcome, const std::string& name) {
+  nlohmann::json found;
+  for (const auto& event : events_of(outcome)) {
+    if (event.at("event") == name) found = event;
+  }
+  return found;
+}
+
+inline std::string golden_folder(const std::string& name) {
+  return std::string(HESPER_SOURCE_DIR) + "/tests/golden/" + name;
+}
+
+// A copy of a golden model that a test may damage.
+inline std::filesystem::path copy_model(const TemporaryFolder& folder, const std::string& name) {
+  const std::filesystem::path target = folder / "model";
+  std::filesystem::create_directory(target);
+  for (const char* file : {"config.json", "model.safetensors"}) {
+    std::filesystem::copy_file(golden_folder(name) + "/" + file, target / file);
+    std::filesystem::permissions(target / file, std::filesystem::perms::owner_all);
+  }
+  return target;
+}
+
+// Real data beside the checkout, read where it lies.
+inline std::string shared_file(const std::string& file) { return std::string(HESPER_SHARED_DIR) + "/data/" + file; }
+
+using Words = std::vector<std::string>;
+
+inline Words operator+(Words a, const Words& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+}  // namespace hesper
