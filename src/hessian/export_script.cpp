@@ -93,12 +93,13 @@ for i in range(m):
         rows.append((f"H[{i}, {j}]", HESSIAN[i][j], block[i, j].item(), scale))
 
 print(f"{folder}: {kind}, {b} windows of {len(IDS[0])} tokens, {len(gradient)} selected weights; torch {torch.__version__}, transformers {transformers.__version__}")
-print(f"{'':60} {'hesper ' + VERSION:>24} {'PyTorch':>24} {'difference':>11}")
+width = max(len(what) for what, *_ in rows)
+print(f"{'':{width}} {'hesper ' + VERSION:>24} {'PyTorch':>24} {'difference':>11}")
 worst = 0.0
 for what, ours, theirs, unit in rows:
     error = abs(ours - theirs) / (unit or 1.0)
     worst = max(worst, error) if error == error else float("inf")
-    print(f"{what:60} {ours:>24.16e} {theirs:>24.16e} {error:>11.1e}")
+    print(f"{what:{width}} {ours:>24.16e} {theirs:>24.16e} {error:>11.1e}")
 print("Differences are relative: of gradient entries to |gradient|, of H[i, j] (rows and columns: the entries above) to the largest of them.")
 print(f"largest difference {worst:.1e}: " + ("agrees" if worst <= TOLERANCE else f"DISAGREES (tolerance {TOLERANCE:.0e})"))
 sys.exit(0 if worst <= TOLERANCE else 1)
