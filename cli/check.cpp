@@ -53,10 +53,11 @@ void run_check_command(CheckFlags flags) {
   console.result(table);
   console.event("result", to_json(report));
   if (!report.passed()) {
-    const auto bad = std::count_if(report.rows.begin(), report.rows.end(),
-                                   [](const CheckRow& row) { return row.judged && !row.passed; });
-    throw std::runtime_error(
-        fmt::format("check: {} of {} comparisons are beyond their bound", bad, report.rows.size()));
+    const auto judged =
+        std::count_if(report.rows.begin(), report.rows.end(), [](const auto& row) { return row.judged; });
+    const auto held =
+        std::count_if(report.rows.begin(), report.rows.end(), [](const auto& row) { return row.judged && row.passed; });
+    throw std::runtime_error(fmt::format("check: {} of {} comparisons are beyond their bound", judged - held, judged));
   }
 }
 

@@ -53,14 +53,17 @@ class Chooser {
     const auto here = [&](const ParameterSpec& spec) { return blocks_.contains(spec.block); };
     const auto linear = [&](const ParameterSpec& spec) { return here(spec) && spec.linear_weight; };
     const bool found =
-        layer == "all"   ? add(linear)
-        : is_glob(layer) ? add([&](const auto& spec) { return linear(spec) && matches(layer, spec.layer); }) ||
-                               add([&](const auto& spec) { return here(spec) && matches(layer, local_name(spec)); }) ||
-                               add([&](const auto& spec) { return matches(layer, spec.name); })
-                         : add([&](const auto& spec) { return spec.name == layer; }) ||
-                               add([&](const auto& spec) { return linear(spec) && spec.layer == layer; }) ||
-                               add([&](const auto& spec) { return here(spec) && local_name(spec) == layer; }) ||
-                               add_short(layer, linear);
+        layer == "all" ? add(linear)
+        : is_glob(layer)
+            ? add([&](const auto& spec) {
+                return linear(spec) && (matches(layer, spec.layer) || matches(layer, last_component(spec.layer)));
+              }) ||
+                  add([&](const auto& spec) { return here(spec) && matches(layer, local_name(spec)); }) ||
+                  add([&](const auto& spec) { return matches(layer, spec.name); })
+            : add([&](const auto& spec) { return spec.name == layer; }) ||
+                  add([&](const auto& spec) { return linear(spec) && spec.layer == layer; }) ||
+                  add([&](const auto& spec) { return here(spec) && local_name(spec) == layer; }) ||
+                  add_short(layer, linear);
     if (found) return;
     if (layer == "lm_head" || layer == "lm_head.weight") {
       for (const ParameterSpec& spec : table_) {

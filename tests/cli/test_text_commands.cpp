@@ -70,6 +70,22 @@ TEST(PerplexityCommand, GoldenLossWithItsStandardError) {
   expect_refusal(run_tool(folder.path, words + Words{"--precision", "fp16"}), 2, "--precision fp16");
 }
 
+TEST(CheckCommand, TableEventsAndScript) {
+  const TemporaryFolder folder;
+  const oracle::Golden golden = oracle::read_golden("llama-gqa");
+  write_npy(folder / "ids.npy", golden.ids);
+  const Words words = {"check", "--model", golden.folder, "--token-ids", "ids.npy", "--t", "4"};
+  const Outcome table = run_tool(folder.path, words);
+  EXPECT_EQ(table.code, 0) << table.err;
+  EXPECT_NE(table.out.find("autograd fp64"), std::string::npos) << table.out;
+  const Outcome events = run_tool(folder.path, words + Words{"--differenced", "0", "--json"});
+  EXPECT_EQ(events.code, 0) << events.err;
+  EXPECT_FALSE(last_event(events, "result").at("rows").empty());
+  ASSERT_EQ(run_tool(folder.path, words + Words{"--export-script", "check.py"}).code, 0);
+  EXPECT_NE(read_bytes(folder / "check.py").find("transformers"), std::string::npos);
+  expect_refusal(run_tool(folder.path, words + Words{"--directions", "9"}), 2, "9");
+}
+
 // Published with the model: 183.44497 over the first 8 windows of 512, one BOS before the document.
 TEST(PerplexityCommand, OptTinyOnWikiText2) {
   const std::string packed = shared_file("text/wiki.test.raw.gz"), model = shared_file("models/opt-tiny");

@@ -74,7 +74,7 @@ inline nlohmann::json last_event(const Outcome& outcome, const std::string& name
 }
 
 inline std::string golden_folder(const std::string& name) {
-  return std::string(HESPER_SOURCE_DIR) + "/tests/golden/" + name;
+  return fmt::format("{}/tests/golden/{}", HESPER_SOURCE_DIR, name);
 }
 
 // A copy of a golden model that a test may damage.
@@ -89,7 +89,7 @@ inline std::filesystem::path copy_model(const TemporaryFolder& folder, const std
 }
 
 // Real data beside the checkout, read where it lies.
-inline std::string shared_file(const std::string& file) { return std::string(HESPER_SHARED_DIR) + "/data/" + file; }
+inline std::string shared_file(const std::string& file) { return fmt::format("{}/data/{}", HESPER_SHARED_DIR, file); }
 
 using Words = std::vector<std::string>;
 
