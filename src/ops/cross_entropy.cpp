@@ -107,7 +107,8 @@ Tensor CrossEntropyHead::adjoint_tangent(const Tangent& t, const Tensor& x_dot, 
 void CrossEntropyHead::second_order(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const {
   if (!t.directions.touches(table) && x_dot.defined() && t.alive > x_dot.size(2)) {
     // More directions than channels: x_dot_i . (U^T Lambda z_dot_j) costs less than the product over words.
-    Readout nothing(Selection{}, 0, x_dot.device());
+    const Selection none;
+    Readout nothing(none);
     form.add_gauss_newton(x_dot, adjoint_tangent(t, x_dot, Curvature::gauss_newton, nothing));
     if (form.reads().wants(table)) form.reads().outer(table, adjoint_of_logits(t), x_dot);
     return;

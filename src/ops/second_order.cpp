@@ -1,5 +1,7 @@
 #include "ops/second_order.h"
 
+#include <utility>
+
 #include "ops/directions.h"
 
 namespace hesper {
@@ -10,56 +12,75 @@ constexpr int64_t kPiece = 32768;
 
 SecondOrder::SecondOrder(const Selection& selection, const Directions& directions, at::ScalarType dtype,
                          at::Device device)
-    : directions_(directions), reads_(selection, directions.count(), device) {
-  const int64_t k = directions.count();
-  const auto options = at::TensorOptions().device(device);
-  for (Part* part : {&gauss_newton_, &residual_}) {
-    part->sum = at::zeros({k, k}, options.dtype(at::kDouble));
-    part->recent = at::zeros({k, k}, options.dtype(dtype));
+    : directions_(directions),
+      selection_(&selection),
+      options_(at::TensorOptions().device(device).dtype(dtype)),
+      reads_(selection, directions.count(), device) {}
+
+SecondOrder SecondOrder::cut() const {
+  SecondOrder out(directions_, Readout(*selection_));
+  out.selection_ = selection_;
+  out.options_ = options_;
+  return out;
+}
+
+void SecondOrder::commit(SecondOrder& total) {
+  for (auto [mine, whole] :
+       {std::pair{&gauss_newton_, &total.gauss_newton_}, std::pair{&residual_, &total.residual_}}) {
+    mine->flush();
+    if (mine->sum.defined()) whole->move(mine->sum);
   }
+  reads_.commit(total.reads_);
 }
 
 void SecondOrder::Part::add(const Tensor& a, const Tensor& b, double scale) {
   if (!a.defined() || !b.defined()) return;
   const int64_t k = a.size(0);
   const Tensor x = a.reshape({k, -1}), y = b.reshape({k, -1});
-  Tensor out = recent.narrow(0, 0, k).narrow(1, 0, k);
+  if (recent.defined() && recent.size(0) != k) flush();
+  if (!recent.defined()) recent = at::zeros({k, k}, x.options());
   const int64_t m = x.size(1);
   for (int64_t i = 0; i < m; i += kPiece) {
     const int64_t len = std::min(kPiece, m - i);
-    out.addmm_(x.narrow(1, i, len), y.narrow(1, i, len).t(), 1, scale);
-    if (len == kPiece) {
-      dirty = true;
-      flush();
+    if (i > 0) {
+      move(recent);
+      recent.zero_();
     }
+    recent.addmm_(x.narrow(1, i, len), y.narrow(1, i, len).t(), 1, scale);
   }
-  dirty = true;
+}
+
+/// sum += form; the directions that `form` lacks are later ones, zero so far.
+void SecondOrder::Part::move(const Tensor& form) {
+  const int64_t k = form.size(0);
+  if (!sum.defined() || sum.size(0) < k) {
+    const Tensor wide = at::zeros({k, k}, form.options().dtype(at::kDouble));
+    if (sum.defined()) wide.narrow(0, 0, sum.size(0)).narrow(1, 0, sum.size(0)).copy_(sum);
+    sum = wide;
+  }
+  sum.narrow(0, 0, k).narrow(1, 0, k).add_(form);
 }
 
 void SecondOrder::Part::flush() {
-  if (!dirty) return;
-  sum.add_(recent);
-  recent.zero_();
-  dirty = false;
+  if (recent.defined()) move(recent);
+  recent = Tensor();
 }
+
+Tensor SecondOrder::Part::symmetric() const { return (sum + sum.t()) / 2; }
 
 void SecondOrder::add(const Tensor& a, const Tensor& b, double scale) { residual_.add(a, b, scale); }
-void SecondOrder::add_matrix(const Tensor& form) {
-  const int64_t k = form.size(0);
-  residual_.sum.narrow(0, 0, k).narrow(1, 0, k).add_(form);
-}
+void SecondOrder::add_matrix(const Tensor& form) { residual_.move(form); }
 void SecondOrder::add_gauss_newton(const Tensor& a, const Tensor& b, double scale) { gauss_newton_.add(a, b, scale); }
 
-void SecondOrder::flush() {
-  gauss_newton_.flush();
-  residual_.flush();
+Tensor SecondOrder::gauss_newton() const {
+  const int64_t k = directions_.count();
+  return gauss_newton_.sum.defined() ? gauss_newton_.symmetric() : at::zeros({k, k}, options_.dtype(at::kDouble));
 }
-
-Tensor SecondOrder::gauss_newton() const { return (gauss_newton_.sum + gauss_newton_.sum.t()) / 2; }
 
 Tensor SecondOrder::residual() const {
   const Tensor cross = directions_.apply(reads_.values().t());  // (K, K): v_i . reads of j
-  return (residual_.sum + residual_.sum.t()) / 2 + cross + cross.t();
+  const Tensor both = cross + cross.t();
+  return residual_.sum.defined() ? residual_.symmetric() + both : both;
 }
 
 }  // namespace hesper

@@ -10,6 +10,10 @@ class SecondOrder {
  public:
   SecondOrder(const Selection& selection, const Directions& directions, at::ScalarType dtype, at::Device device);
 
+  /// A fresh one for a cut of the tokens, in the same terms; `commit` adds it to the whole.
+  SecondOrder cut() const;
+  void commit(SecondOrder& total);
+
   /// C_ij += scale * sum a_i * b_j; a, b (K, ...) of one shape. Long sums are cut to pieces of a few thousand terms.
   void add(const Tensor& a, const Tensor& b, double scale = 1.0);
   /// C += form, (K, K) fp64, K = the first directions.
@@ -18,20 +22,23 @@ class SecondOrder {
   void add_gauss_newton(const Tensor& a, const Tensor& b, double scale = 1.0);
   /// Weight adjoints of direction j with y_bar_dot = 0: enters as v_i . (reads of j) + v_j . (reads of i).
   Readout& reads() { return reads_; }
-  /// Moves what was added since the last call from working precision into the fp64 sums.
-  void flush();
-
   Tensor gauss_newton() const;  // (K, K) fp64, symmetric
   Tensor residual() const;      // (K, K) fp64, symmetric
 
  private:
   struct Part {
-    Tensor sum, recent;  // (K, K): fp64, and working precision since the last flush
-    bool dirty = false;
+    Tensor recent;  // (K, K) working precision: since the last flush
+    Tensor sum;     // (K, K) fp64; undefined until something is moved into it
     void add(const Tensor& a, const Tensor& b, double scale);
+    void move(const Tensor& form);
     void flush();
+    Tensor symmetric() const;
   };
+  SecondOrder(const Directions& directions, Readout reads) : directions_(directions), reads_(std::move(reads)) {}
+
   const Directions& directions_;
+  const Selection* selection_ = nullptr;
+  at::TensorOptions options_;
   Part gauss_newton_, residual_;
   Readout reads_;
 };

@@ -1,8 +1,14 @@
 #include "tangent/tangent_pass.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <optional>
 
 namespace hesper {
 
@@ -22,6 +28,7 @@ struct TangentPass::Run {
   // What adjoint_tangent reads, per segment, cut and op; and the head's input, per cut.
   std::vector<std::vector<std::vector<Kept>>> kept{};
   Tensors head_x_dot{};
+  std::vector<int> lent{};  // border values of the segment whose memory has gone to a new one
 
   bool keeps() const { return out && kind != Curvature::gauss_newton; }
 };
@@ -45,7 +52,8 @@ void grow(Tensor& x, int64_t alive) {
 }
 
 Tensor cut_of(const Tensor& border, int64_t begin, int64_t length) {
-  return border.defined() ? border.narrow(1, begin, length).contiguous() : border;
+  if (!border.defined() || length == border.size(1)) return border;
+  return border.narrow(1, begin, length).clone(at::MemoryFormat::Contiguous);
 }
 
 /// Directions that must be carried once segment `s` has run, given those before it.
@@ -62,8 +70,53 @@ Kept TangentPass::tape_of(const Kept& kept, const Run& run, int64_t begin, int64
   return cut_rows(kept, run.window * tape_.tokens.length + begin, length);
 }
 
-void TangentPass::forward_cut(Run& run, const Segment& segment, int64_t begin, int64_t length) const {
+/// Tokens [begin, begin + length), the number-th cut of its segment; `turn` runs a function after those of earlier
+/// cuts.
+struct TangentPass::Cut {
+  int64_t number, count, begin, length;
+  const std::function<void(const std::function<void()>&)>& in_turn;
+};
+
+template <class F>
+void TangentPass::for_cuts(const Segment& segment, int64_t alive, F f) const {
+  const int64_t total = tape_.tokens.length;
+  const int64_t step = segment.token_local ? std::clamp<int64_t>(cut_rows_ / alive, 1, total) : total;
+  const int64_t count = (total + step - 1) / step;
+  const int64_t workers = parameters_.device().is_cpu() ? std::min<int64_t>(at::get_num_threads(), count) : 1;
+  std::atomic<int64_t> next = 0;
+  std::mutex mutex;
+  std::condition_variable changed;
+  int64_t turn = 0;
+  bool failed = false;
+  at::parallel_for(0, workers, 1, [&](int64_t, int64_t) {
+    const at::NoGradGuard no_grad;  // of this thread
+    // Cuts are taken in ascending order, so the lowest one that is not done never waits.
+    for (int64_t c = next++; c < count; c = next++) {
+      const std::function<void(const std::function<void()>&)> in_turn = [&](const std::function<void()>& g) {
+        std::unique_lock lock(mutex);
+        changed.wait(lock, [&] { return turn == c || failed; });
+        if (!failed) g();
+        ++turn;
+        changed.notify_all();
+      };
+      try {
+        f(Cut{c, count, c * step, std::min(step, total - c * step), in_turn});
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        failed = true;
+        changed.notify_all();
+        throw;
+      }
+    }
+  });
+}
+
+void TangentPass::forward_cut(Run& run, const Segment& segment, const Cut& cut) const {
+  const auto [number, count, begin, length, in_turn] = cut;
   const Tokens tokens = tape_.tokens.cut(run.window, begin, length);
+  const bool last = &segment == &program_.segments().back();
+  std::optional<SecondOrder> form;
+  if (run.form) form.emplace(run.form->cut());
   Tensors dot(program_.values());
   for (int x : segment.inputs) dot[x] = cut_of(run.border[x], begin, length);
   std::vector<Kept> kept_ops;
@@ -72,56 +125,64 @@ void TangentPass::forward_cut(Run& run, const Segment& segment, int64_t begin, i
     Kept kept;
     if (tape_.active[op.output]) {
       const Kept tape = tape_of(tape_.ops[i], run, begin, length);
-      const Tangent t{tokens, parameters_, run.v, tape, run.alive, ~0u, run.form};
+      const Tangent t{tokens, parameters_, run.v, tape, run.alive, ~0u, form ? &*form : nullptr};
       Tensors x;
       for (int input : op.inputs) x.push_back(dot[input]);
       dot[op.output] = op.forward_tangent(t, x, kept);
-      if (run.form) op.second_order(t, kept, *run.form);
+      if (form) op.second_order(t, kept, *form);
     }
     if (run.keeps()) kept_ops.push_back(std::move(kept));
   }
-  const int segment_number = static_cast<int>(&segment - program_.segments().data());
-  if (run.keeps()) run.kept[segment_number].push_back(std::move(kept_ops));
-  for (int y : segment.outputs) {
-    if (!dot[y].defined()) continue;
-    if (length == tape_.tokens.length) {
-      run.border[y] = dot[y];
-      continue;
-    }
-    if (!run.border[y].defined() || begin == 0)
-      run.border[y] = at::empty({run.alive, tape_.tokens.length, dot[y].size(2)}, dot[y].options());
-    run.border[y].narrow(1, begin, length).copy_(dot[y]);
-  }
-  if (&segment != &program_.segments().back()) return;
-  const Tensor& last = dot[program_.cross_entropy().input];
-  if (run.form) {
+  const Tensor head_x_dot = last ? dot[program_.cross_entropy().input] : Tensor();
+  if (last && form) {
     const Kept tape = tape_of(tape_.head, run, begin, length);
-    program_.cross_entropy().second_order({tokens, parameters_, run.v, tape, run.alive}, last, *run.form);
-  } else {
-    run.head_x_dot.push_back(last);
+    program_.cross_entropy().second_order({tokens, parameters_, run.v, tape, run.alive}, head_x_dot, *form);
   }
+  in_turn([&] {
+    if (form) form->commit(*run.form);
+    if (run.keeps()) run.kept[&segment - program_.segments().data()].push_back(std::move(kept_ops));
+    if (last && !form) run.head_x_dot.push_back(head_x_dot);
+    for (int y : segment.outputs)
+      if (dot[y].defined() && !run.border[y].defined())
+        run.border[y] = count == 1 ? dot[y] : border_for(run, segment, dot[y]);
+  });
+  if (count == 1) return;
+  for (int y : segment.outputs)
+    if (dot[y].defined()) run.border[y].narrow(1, begin, length).copy_(dot[y]);
+}
+
+/// Memory for a value that begins in `segment`, shaped like `part` but for all tokens. Where nothing goes back, it is
+/// that of a value of the same shape that ends here: a cut reads its own rows before it writes them.
+Tensor TangentPass::border_for(Run& run, const Segment& segment, const Tensor& part) const {
+  const std::vector<int64_t> shape = {run.alive, tape_.tokens.length, part.size(2)};
+  if (run.form)
+    for (int x : segment.last) {
+      const bool lent = std::find(run.lent.begin(), run.lent.end(), x) != run.lent.end();
+      if (lent || !run.border[x].defined() || run.border[x].sizes() != shape) continue;
+      run.lent.push_back(x);
+      return run.border[x];
+    }
+  return at::empty(shape, part.options());
 }
 
 void TangentPass::forward(Run& run, const Segment& segment) const {
   for (int x : segment.inputs) grow(run.border[x], run.alive);
-  const int64_t total = tape_.tokens.length;
-  const int64_t step = segment.token_local ? std::clamp<int64_t>(cut_rows_ / run.alive, 1, total) : total;
-  for (int64_t begin = 0; begin < total; begin += step) {
-    forward_cut(run, segment, begin, std::min(step, total - begin));
-    if (run.form) run.form->flush();
-  }
+  run.lent.clear();
+  for_cuts(segment, run.alive, [&](const Cut& cut) { forward_cut(run, segment, cut); });
   for (int x : segment.last) run.border[x] = Tensor();
 }
 
-void TangentPass::backward_cut(Run& run, const Segment& segment, size_t cut, int64_t begin, int64_t length) const {
+void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut) const {
+  const auto [number, count, begin, length, in_turn] = cut;
   const Tokens tokens = tape_.tokens.cut(run.window, begin, length);
   const Directions none;
   const Directions& v = run.kind == Curvature::gauss_newton ? none : run.v;
+  Readout out(selection_);
   Tensors bar(program_.values());
   if (&segment == &program_.segments().back()) {
     const Kept tape = tape_of(tape_.head, run, begin, length);
     bar[program_.cross_entropy().input] = program_.cross_entropy().adjoint_tangent(
-        {tokens, parameters_, run.v, tape, run.alive}, run.head_x_dot[cut], run.kind, *run.out);
+        {tokens, parameters_, run.v, tape, run.alive}, run.head_x_dot[number], run.kind, out);
   }
   for (int y : segment.outputs) bar[y] = cut_of(run.border_bar[y], begin, length);
   const auto& cuts = run.kept[&segment - program_.segments().data()];
@@ -132,25 +193,25 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, size_t cut, int
     const unsigned wanted = active_inputs(op, tape_.active);
     const Tangent t{tokens, parameters_, v, tape, run.alive, wanted};
     const Tensors x =
-        op.adjoint_tangent(t, bar[op.output], cuts.empty() ? Kept{} : cuts[cut][i - segment.begin], *run.out);
+        op.adjoint_tangent(t, bar[op.output], cuts.empty() ? Kept{} : cuts[number][i - segment.begin], out);
     bar[op.output] = Tensor();
     for (size_t k = 0; k < op.inputs.size(); ++k)
       if (wanted >> k & 1u) bar[op.inputs[k]] = plus(bar[op.inputs[k]], x[k]);
   }
-  for (int x : segment.inputs) {
-    if (!bar[x].defined()) continue;
-    Tensor& sum = run.border_bar[x];
-    if (!sum.defined()) sum = at::zeros({run.alive, tape_.tokens.length, bar[x].size(2)}, bar[x].options());
-    sum.narrow(1, begin, length).add_(bar[x]);
-  }
+  in_turn([&] {
+    out.commit(*run.out);
+    for (int x : segment.inputs) {
+      Tensor& sum = run.border_bar[x];
+      if (bar[x].defined() && !sum.defined())
+        sum = at::zeros({run.alive, tape_.tokens.length, bar[x].size(2)}, bar[x].options());
+    }
+  });
+  for (int x : segment.inputs)
+    if (bar[x].defined()) run.border_bar[x].narrow(1, begin, length).add_(bar[x]);
 }
 
 void TangentPass::backward(Run& run, const Segment& segment) const {
-  const int64_t total = tape_.tokens.length;
-  const int64_t step = segment.token_local ? std::clamp<int64_t>(cut_rows_ / run.alive, 1, total) : total;
-  size_t cut = 0;
-  for (int64_t begin = 0; begin < total; begin += step, ++cut)
-    backward_cut(run, segment, cut, begin, std::min(step, total - begin));
+  for_cuts(segment, run.alive, [&](const Cut& cut) { backward_cut(run, segment, cut); });
   run.kept[&segment - program_.segments().data()].clear();
   for (int y : segment.outputs) run.border_bar[y] = Tensor();
 }

@@ -2,7 +2,8 @@
 // K directions over one window of a tape.
 //   product:      forward_tangent up to the head, adjoint_tangent back to the lowest selected weight -> H V, G V or R V
 //   second_order: forward_tangent alone, adding each op's <y_bar, f''[i, j]>                        -> V^T G V, V^T R V
-// Token-local segments run a few tokens at a time with all K directions, so that a run of rows stays in cache; between
+// Token-local segments run a few tokens at a time with all K directions, so that a cut of rows stays in cache, each cut
+// on one thread; what a cut adds to the sums is added in the order of the cuts, whatever thread made it. Between
 // segments only the residual stream and the attention's inputs exist for all tokens.
 #include "ops/directions.h"
 #include "ops/second_order.h"
@@ -30,10 +31,14 @@ class TangentPass {
 
  private:
   struct Run;
+  struct Cut;
   void forward(Run& run, const Segment& segment) const;
-  void forward_cut(Run& run, const Segment& segment, int64_t begin, int64_t length) const;
+  void forward_cut(Run& run, const Segment& segment, const Cut& cut) const;
   void backward(Run& run, const Segment& segment) const;
-  void backward_cut(Run& run, const Segment& segment, size_t cut, int64_t begin, int64_t length) const;
+  void backward_cut(Run& run, const Segment& segment, const Cut& cut) const;
+  Tensor border_for(Run& run, const Segment& segment, const Tensor& part) const;
+  template <class F>
+  void for_cuts(const Segment& segment, int64_t alive, F f) const;
   Kept tape_of(const Kept& kept, const Run& run, int64_t begin, int64_t length) const;
 
   const Program& program_;
