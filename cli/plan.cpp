@@ -66,16 +66,17 @@ void run_plan(const Flags& flags) {
   row("pass", fmt::format("{}, {} window{} a pass, {} unit{}", say_plan(plan), plan.batch, plan.batch > 1 ? "s" : "",
                           plan.units, plan.units > 1 ? "s" : ""));
   const Memory& m = plan.memory;
-  const std::pair<const char*, int64_t> parts[] = {{"weights", m.weights},     {"tape", m.tape},
-                                                   {"tangents", m.tangents},   {"head", m.head},
-                                                   {"attention", m.attention}, {"result", m.result}};
+  const std::pair<const char*, int64_t> parts[] = {
+      {"weights", m.weights},   {"result", m.result}, {"primal", m.primal},      {"tape", m.tape},
+      {"tangents", m.tangents}, {"head", m.head},     {"attention", m.attention}};
   nlohmann::json memory;
   const char* head = "memory";
   for (const auto& [name, bytes] : parts) {
     row(head, fmt::format("{:<10}{:>10}", name, say_bytes(bytes)));
     memory[name] = bytes, head = "";
   }
-  row("", fmt::format("{:<10}{:>10} of {} allowed", "total", say_bytes(m.total()), say_bytes(plan.limit)));
+  row("", fmt::format("{:<10}{:>10} of {} allowed: weights, result, and the larger of primal and the four below it",
+                      "total", say_bytes(m.total()), say_bytes(plan.limit)));
   if (plan.measure_precision) {
     row("", fmt::format("{:<10}{:>10} after that, for a few columns again in fp64", "check",
                         say_bytes(plan.check.total())));

@@ -1,5 +1,6 @@
 #include "ops/attention.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "ops/attention_blocks.h"
@@ -47,6 +48,16 @@ attention_cpu::Tangents flat_of_tangents(const Kept& dot) {
                      : attention_cpu::Tangents{dot[kQDot], dot[kKDot], dot[kVDot], dot[kODot], dot[kRDot]};
 }
 }  // namespace
+
+int64_t Attention::scratch_bytes(int64_t tokens, int64_t directions, int64_t element_size, int threads) const {
+  return attention_cpu::scratch_bytes(shape_, tokens, directions, element_size, threads);
+}
+
+int64_t Attention::primal_scratch_bytes(int64_t tokens, int64_t sequences, int64_t element_size) const {
+  // S, P, dP and dS of a block of rows, and q, k, v, o, their adjoints and copies by head.
+  const int64_t scores = 4 * sequences * shape_.heads * std::min(blocks::block_rows, tokens) * tokens;
+  return (scores + 10 * sequences * tokens * shape_.heads * shape_.width) * element_size;
+}
 
 Tensor Attention::forward(const Primal& p, const Tensors& x, Kept& kept) const {
   blocks::HeadsTape h = heads_of(Kept(x.begin(), x.end()), p.tokens, shape_);

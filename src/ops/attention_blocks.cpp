@@ -5,9 +5,6 @@
 namespace hesper::attention_blocks {
 namespace {
 
-// Rows of queries a block; the T x T matrices of K directions exist only for these rows.
-constexpr int64_t kRows = 256;
-
 struct Block {
   int64_t begin, rows, keys;  // rows [begin, begin + rows) see keys [0, keys)
   Tensor future;              // (rows, keys) bool: true where key > query
@@ -18,8 +15,8 @@ struct Block {
 std::vector<Block> blocks(const Tensor& q) {
   std::vector<Block> out;
   const int64_t tokens = q.size(2);
-  for (int64_t i = 0; i < tokens; i += kRows) {
-    const int64_t rows = std::min(kRows, tokens - i), keys = i + rows;
+  for (int64_t i = 0; i < tokens; i += block_rows) {
+    const int64_t rows = std::min(block_rows, tokens - i), keys = i + rows;
     const Tensor row = at::arange(i, keys, q.options().dtype(at::kLong)).unsqueeze(1);
     out.push_back({i, rows, keys, at::arange(keys, row.options()).gt(row)});
   }

@@ -5,6 +5,9 @@
 
 namespace hesper::attention_blocks {
 
+/// Rows of queries a block; the T x T matrices of K directions exist only for these rows.
+inline constexpr int64_t block_rows = 256;
+
 /// What the primal pass leaves, heads leading. X = one leading axis (B in the primal pass, 1 in a tangent pass).
 struct HeadsTape {
   Tensor q, k, v, o, o_bar;  // (X, H, T, D); k and v repeated to H heads

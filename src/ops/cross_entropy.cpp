@@ -14,10 +14,8 @@ constexpr int64_t kPrimalTile = 1 << 22;   // logits of the primal pass at a tim
 constexpr int64_t kTangentTile = 1 << 19;  // logits tangents of all K directions at a time (2 MiB in fp32)
 }  // namespace
 
-int64_t logits_tile_bytes(int64_t element) {
-  // Primal pass: logits, their exponentials and one temporary, all fp64. Tangent passes: tangents and their products.
-  return std::max(3 * kPrimalTile * 8, 3 * kTangentTile * element);
-}
+int64_t primal_logits_bytes() { return 3 * kPrimalTile * 8; }  // logits, their exponentials, one temporary
+int64_t tangent_logits_bytes(int64_t element_size) { return 3 * kTangentTile * element_size; }
 
 Tensor CrossEntropyHead::logits(const Parameters& parameters, const Tensor& x) const {
   return x.mm(parameters.get(table, x.scalar_type()).t());

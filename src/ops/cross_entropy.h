@@ -16,9 +16,9 @@ namespace hesper {
 /// Which second derivative: H = G + R, G the Gauss-Newton matrix (= Fisher of the cross entropy), R the residual.
 enum class Curvature { hessian, gauss_newton, residual };
 
-/// Bytes of the tiles of logits and their tangents that a pass holds at a time; element: bytes of the tangents'
-/// precision.
-int64_t logits_tile_bytes(int64_t element);
+/// Bytes of the logits tiles that the primal pass holds at a time, and of those of each thread of a tangent pass.
+int64_t primal_logits_bytes();
+int64_t tangent_logits_bytes(int64_t element_size);
 
 class CrossEntropyHead {
  public:

@@ -108,6 +108,15 @@ class Op {
   virtual void second_order(const Tangent&, const Kept& kept, SecondOrder& form) const = 0;
 
   virtual OpCost cost(const OpShapes& shapes) const = 0;
+  /// Bytes that the tangent maps hold beside their inputs and outputs, for one window; token-local ops: none of note.
+  virtual int64_t scratch_bytes(int64_t /*tokens*/, int64_t /*directions*/, int64_t /*element_size*/,
+                                int /*threads*/) const {
+    return 0;
+  }
+  /// The same for the primal maps of `sequences` windows.
+  virtual int64_t primal_scratch_bytes(int64_t /*tokens*/, int64_t /*sequences*/, int64_t /*element_size*/) const {
+    return 0;
+  }
   /// False for attention, which couples the tokens of a sequence.
   virtual bool token_local() const { return true; }
   virtual std::string name() const = 0;

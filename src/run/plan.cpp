@@ -1,5 +1,6 @@
 #include "run/plan.h"
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <cmath>
@@ -82,6 +83,19 @@ Walk walk(const PlanRequest& r) {
   return w;
 }
 
+/// The largest of what the attention ops hold beside their values.
+int64_t attention_scratch(const PlanRequest& r, int64_t k, int64_t e) {
+  int64_t most = 0;
+  for (const auto& op : r.program->ops())
+    most = std::max(most, op->scratch_bytes(r.tokens, k, e, at::get_num_threads()));
+  return most;
+}
+int64_t primal_attention_scratch(const PlanRequest& r, int64_t batch, int64_t e) {
+  int64_t most = 0;
+  for (const auto& op : r.program->ops()) most = std::max(most, op->primal_scratch_bytes(r.tokens, batch, e));
+  return most;
+}
+
 /// Peak of the primal pass: values kept by forward (primal precision) turn into tape (working precision) op by op.
 int64_t tape_peak(const Walk& w, int64_t rows, int64_t primal, int64_t working) {
   int64_t held = w.sums.forward * primal, most = held;
@@ -94,9 +108,6 @@ int64_t tape_peak(const Walk& w, int64_t rows, int64_t primal, int64_t working) 
   return rows * (most + 4 * w.sums.widest * primal);
 }
 
-// The block of rows of all heads and directions that the composed attention works on.
-int64_t attention_tile_bytes(int64_t, int64_t, int64_t) { return 0; }
-
 int64_t weight_copies(const PlanRequest& r, at::ScalarType working) {
   int64_t sum = 0;
   for (size_t p = 0; p < r.stored.size(); ++p)
@@ -108,17 +119,18 @@ Memory memory_of(const PlanRequest& r, const Walk& w, Pass pass, int64_t k, at::
                  at::ScalarType primal, int64_t batch) {
   const Totals& t = w.sums;
   const int64_t e = bytes_of(working), pe = bytes_of(primal), n = r.selection->size();
-  const int64_t cut = std::min(default_cut_rows(at::kCPU), k * r.tokens);
+  const int64_t threads = at::get_num_threads();
   Memory m;
   m.weights = weight_copies(r, working) + (primal == working ? 0 : t.largest_weight * pe);
-  m.tape = tape_peak(w, batch * r.tokens, pe, e);
-  m.head = logits_tile_bytes(e);
-  m.attention = attention_tile_bytes(r.tokens, k, e);
-  const int64_t cuts = cut * e * 6 * t.widest;  // temporaries of one cut of a token-local segment
-  if (pass == Pass::gram)
-    m.tangents = k * r.tokens * t.border * e + cuts;
-  else
-    m.tangents = k * r.tokens * (t.tangent + t.border) * e + cuts;
+  m.tape = batch * r.tokens * t.tape * e;
+  m.primal = tape_peak(w, batch * r.tokens, pe, e) +
+             std::max(std::min(primal_logits_bytes(), 3 * batch * r.tokens * t.words * 8),
+                      primal_attention_scratch(r, batch, pe));
+  m.head = std::min(threads * tangent_logits_bytes(e), 3 * k * r.tokens * t.words * e);
+  m.attention = attention_scratch(r, k, e);
+  // Temporaries of the cuts of a token-local segment, one a thread.
+  const int64_t cuts = std::min(threads * default_cut_rows(at::kCPU), k * r.tokens) * e * 6 * t.widest;
+  m.tangents = k * r.tokens * (t.border + (pass == Pass::two_pass ? t.tangent : 0)) * e + cuts;
   m.result = n * n * 8 * r.matrices + (pass == Pass::gram ? k * k * (2 * (8 + e) + 3 * 8) + k * n * 8 : 3 * k * n * 8);
   return m;
 }
@@ -173,9 +185,9 @@ Plan make_plan(const PlanRequest& r) {
   }
   if (!ok)
     throw std::runtime_error(fmt::format(
-        "memory: the smallest plan ({} pass, {} direction{} at once) needs {:.2f} GiB, {:.2f} GiB are allowed",
-        to_string(plan.pass), plan.directions, plan.directions == 1 ? "" : "s",
-        static_cast<double>(plan.memory.total()) / (1 << 30), static_cast<double>(plan.limit) / (1 << 30)));
+        "memory: the smallest plan ({}, {} direction{} at once) needs {:.0f} MiB, {:.0f} MiB are allowed",
+        plan.pass == Pass::gram ? "Gram pass" : "two-pass products", plan.directions, plan.directions == 1 ? "" : "s",
+        static_cast<double>(plan.memory.total()) / (1 << 20), static_cast<double>(plan.limit) / (1 << 20)));
   const int64_t batches = (r.windows + plan.batch - 1) / plan.batch;
   plan.units = batches * ((n + plan.directions - 1) / plan.directions);
 

@@ -36,12 +36,13 @@ struct PlanRequest {
 /// Bytes by part.
 struct Memory {
   int64_t weights = 0;    // copies in working precision (mapped weights do not count), and the largest one in fp64
-  int64_t tape = 0;       // values and adjoints
+  int64_t tape = 0;       // what the primal pass leaves, in working precision
+  int64_t primal = 0;     // the primal pass at its peak, the tape it is building included
   int64_t tangents = 0;   // residual stream and attention inputs of K directions; two-pass: what goes back reads
-  int64_t head = 0;       // logits tiles
-  int64_t attention = 0;  // score tiles
+  int64_t head = 0;       // logits tiles of a tangent pass
+  int64_t attention = 0;  // score tiles of a tangent pass
   int64_t result = 0;     // accumulators
-  int64_t total() const { return weights + tape + tangents + head + attention + result; }
+  int64_t total() const { return weights + result + std::max(primal, tape + tangents + head + attention); }
 };
 
 struct Plan {
