@@ -75,7 +75,7 @@ void run_plan(const Flags& flags) {
     row(head, fmt::format("{:<10}{:>10}", name, say_bytes(bytes)));
     memory[name] = bytes, head = "";
   }
-  row("", fmt::format("{:<10}{:>10} of {} allowed: weights, result, and the larger of primal and the four below it",
+  row("", fmt::format("{:<10}{:>10} of {} allowed: the first three, and the larger of primal and the four below it",
                       "total", say_bytes(m.total()), say_bytes(plan.limit)));
   if (plan.measure_precision) {
     row("", fmt::format("{:<10}{:>10} after that, for a few columns again in fp64", "check",

@@ -117,8 +117,8 @@ Tensor repeat_in_double(const Job& job, const Tensor& columns) {
   const Tape tape = run_primal(job.program, parameters, job.selection, job.tokens(0, 1), at::kDouble);
   const TangentPass pass(job.program, parameters, job.selection, tape);
   Tensors rows;
-  for (int64_t i = 0; i < columns.numel(); i += 4) {
-    const Tensor some = columns.slice(0, i, std::min<int64_t>(i + 4, columns.numel()));
+  for (int64_t i = 0; i < columns.numel(); i += check_directions) {
+    const Tensor some = columns.slice(0, i, std::min(i + check_directions, columns.numel()));
     const Tensor v = at::zeros({some.numel(), job.selection.size()}, at::kDouble).scatter_(1, some.unsqueeze(1), 1);
     rows.push_back(pass.product(Directions::dense(job.selection, v, at::kDouble), 0, job.options.curvatures[0]));
   }

@@ -17,6 +17,9 @@ constexpr int64_t kMostDirections = 16;
 // fp64 products run at about this fraction of fp32's rate on a CPU (measured: 55-65 against 110-150 GFLOP/s).
 constexpr double kDoubleCost = 2.2;
 
+// What LibTorch and MKL hold by themselves after the first products (packing buffers, thread stacks): measured as the
+// excess of the peak over the parts on opt-tiny, 79 MiB at 64 and at 256 directions.
+constexpr int64_t kLibrary = int64_t{72} << 20;
 int64_t bytes_of(at::ScalarType dtype) { return static_cast<int64_t>(c10::elementSize(dtype)); }
 
 /// Sums over the ops of a program, an op below the first selected weight counting for its forward flops only.
@@ -121,6 +124,7 @@ Memory memory_of(const PlanRequest& r, const Walk& w, Pass pass, int64_t k, at::
   const int64_t e = bytes_of(working), pe = bytes_of(primal), n = r.selection->size();
   const int64_t threads = at::get_num_threads();
   Memory m;
+  m.library = kLibrary;
   m.weights = weight_copies(r, working) + (primal == working ? 0 : t.largest_weight * pe);
   m.tape = batch * r.tokens * t.tape * e;
   m.primal = tape_peak(w, batch * r.tokens, pe, e) +
@@ -194,8 +198,8 @@ Plan make_plan(const PlanRequest& r) {
   if (r.measure_precision && r.precision != at::kDouble) {
     PlanRequest one = r;
     one.matrices = 0;
-    plan.check =
-        memory_of(one, w, Pass::two_pass, std::min<int64_t>(4, precision_columns(n)), at::kDouble, at::kDouble, 1);
+    plan.check = memory_of(one, w, Pass::two_pass, std::min(check_directions, precision_columns(n)), at::kDouble,
+                           at::kDouble, 1);
     plan.check.result += n * n * 8 * r.matrices;
     plan.measure_precision = plan.check.total() <= plan.limit;
     if (!plan.measure_precision) plan.check = {};

@@ -42,7 +42,8 @@ struct Memory {
   int64_t head = 0;       // logits tiles of a tangent pass
   int64_t attention = 0;  // score tiles of a tangent pass
   int64_t result = 0;     // accumulators
-  int64_t total() const { return weights + result + std::max(primal, tape + tangents + head + attention); }
+  int64_t library = 0;    // LibTorch's and MKL's own, once products have run
+  int64_t total() const { return weights + result + library + std::max(primal, tape + tangents + head + attention); }
 };
 
 struct Plan {
@@ -59,6 +60,8 @@ struct Plan {
   double primal_flops = 0, tangent_flops = 0;  // of the whole run
 };
 
+/// Columns at a time in the fp64 repeat: it is short, and K columns keep K tangents of every block in fp64.
+inline constexpr int64_t check_directions = 2;
 /// Columns of one window that are repeated in fp64 for the precision error: max(4, n/16), at most n.
 int64_t precision_columns(int64_t n);
 
