@@ -66,7 +66,11 @@ void SecondOrder::Part::flush() {
   recent = Tensor();
 }
 
-Tensor SecondOrder::Part::symmetric() const { return (sum + sum.t()) / 2; }
+Tensor SecondOrder::Part::symmetric() const {
+  Part all{recent, sum.defined() ? sum.clone() : sum};
+  all.flush();
+  return (all.sum + all.sum.t()) / 2;
+}
 
 void SecondOrder::add(const Tensor& a, const Tensor& b, double scale) { residual_.add(a, b, scale); }
 void SecondOrder::add_matrix(const Tensor& form) { residual_.move(form); }
@@ -74,13 +78,13 @@ void SecondOrder::add_gauss_newton(const Tensor& a, const Tensor& b, double scal
 
 Tensor SecondOrder::gauss_newton() const {
   const int64_t k = directions_.count();
-  return gauss_newton_.sum.defined() ? gauss_newton_.symmetric() : at::zeros({k, k}, options_.dtype(at::kDouble));
+  return gauss_newton_.any() ? gauss_newton_.symmetric() : at::zeros({k, k}, options_.dtype(at::kDouble));
 }
 
 Tensor SecondOrder::residual() const {
   const Tensor cross = directions_.apply(reads_.values().t());  // (K, K): v_i . reads of j
   const Tensor both = cross + cross.t();
-  return residual_.sum.defined() ? residual_.symmetric() + both : both;
+  return residual_.any() ? residual_.symmetric() + both : both;
 }
 
 }  // namespace hesper

@@ -32,6 +32,7 @@ class SecondOrder {
     void add(const Tensor& a, const Tensor& b, double scale);
     void move(const Tensor& form);
     void flush();
+    bool any() const { return sum.defined() || recent.defined(); }
     Tensor symmetric() const;
   };
   SecondOrder(const Directions& directions, Readout reads) : directions_(directions), reads_(std::move(reads)) {}

@@ -176,7 +176,6 @@ Tangents run_tangents(const Op& op, const OpWorld& world, const Parameters& para
   out.w_bar_dot = reads.values();
   SecondOrder form(world.selection, directions, kF64, at::kCPU);
   op.second_order(t, kept, form);
-  form.flush();
   EXPECT_EQ(form.gauss_newton().norm().item<double>(), 0) << "only the head has a Gauss-Newton part";
   out.form = form.residual();
   return out;
@@ -443,7 +442,6 @@ void expect_second_order(const CrossEntropyHead& head, const OpWorld& world, int
     const Directions directions = Directions::dense(world.selection, v, kF64);
     SecondOrder form(world.selection, directions, kF64, at::kCPU);
     head.second_order({tokens, parameters, directions, mine, K}, x_dot, form);
-    form.flush();
     const auto matrix = [&](const Tensors& hd) { return x_dot.flatten(1).mm(hd[0].flatten(1).t()) + v.mm(hd[1].t()); };
     const double scale = (x_dot.norm() * hessian[0].norm() + v.norm() * hessian[1].norm()).item<double>();
     expect_close(form.gauss_newton(), matrix(gauss_newton), kExact, scale, "second_order, Gauss-Newton");
