@@ -67,8 +67,8 @@ void run_plan(const Flags& flags) {
                           plan.units, plan.units > 1 ? "s" : ""));
   const Memory& m = plan.memory;
   const std::pair<const char*, int64_t> parts[] = {
-      {"weights", m.weights},   {"result", m.result}, {"primal", m.primal},      {"tape", m.tape},
-      {"tangents", m.tangents}, {"head", m.head},     {"attention", m.attention}};
+      {"library", m.library}, {"weights", m.weights},   {"result", m.result}, {"primal", m.primal},
+      {"tape", m.tape},       {"tangents", m.tangents}, {"head", m.head},     {"attention", m.attention}};
   nlohmann::json memory;
   const char* head = "memory";
   for (const auto& [name, bytes] : parts) {
