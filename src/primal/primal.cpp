@@ -124,7 +124,6 @@ Tensor run_forward(const Program& program, const Parameters& parameters, const T
   const Selection nothing;
   Primal p{tokens, parameters, nothing, precision, false};
   const Tensor last = forward_ops(program, p, std::vector<char>(program.values(), 0), nullptr);
-  p.keep = false;
   Kept kept;
   Readout gradient(nothing, tokens.sequences, parameters.device());
   return program.cross_entropy().forward_adjoint(p, last, kept, gradient).losses;

@@ -3,7 +3,6 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
-#include <cmath>
 #include <stdexcept>
 
 #include "primal/primal.h"
@@ -25,13 +24,12 @@ int64_t bytes_of(at::ScalarType dtype) { return static_cast<int64_t>(c10::elemen
 /// Sums over the ops of a program, an op below the first selected weight counting for its forward flops only.
 struct Totals {
   int64_t forward = 0, tape = 0, tangent = 0;  // elements a token
-  int64_t forward_peak = 0;  // fp64-or-fp32 forward values still held while the tape builds up, see below
   int64_t form_width = 0;
   int64_t widest = 0;                  // of any value
   int64_t border = 0;                  // widths alive at once between segments (residual stream, q, k, v, o)
   double flops = 0, active_flops = 0;  // a token, head excluded
   int64_t head_width = 0, words = 0;
-  int64_t all_weights = 0, largest_weight = 0;  // elements
+  int64_t largest_weight = 0;  // elements
 };
 
 struct Walk {
@@ -80,7 +78,6 @@ Walk walk(const PlanRequest& r) {
   t.words = table[0], t.head_width = table[1];
   for (const auto& shape : r.parameter_shapes) {
     const int64_t n = c10::multiply_integers(shape);
-    t.all_weights += n;
     t.largest_weight = std::max(t.largest_weight, n);
   }
   return w;
