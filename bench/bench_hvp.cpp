@@ -94,19 +94,29 @@ int run(int argc, char** argv) {
   Tensor exact;  // fp64
   double autograd_ms = 0;
   const double rate = gemm_rate(at::kFloat, 512), rate64 = gemm_rate(at::kDouble, 512);
-  std::cout << fmt::format("{} block {} {}, T = {}, t = {}, {} threads; gemm {:.0f} GFLOP/s fp32, {:.0f} fp64\n", model_folder,
-                           block, layer, tokens, t, threads, rate, rate64);
-  std::cout << fmt::format("{:34} {:>10} {:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8}\n", "row", "ms/column", "primal ms", "ratio",
-                           "of bound", "GFLOP/s", "peak MiB", "faults", "error");
-  const auto report = [&](const std::string& name, double primal, double total, double flops, double bound_seconds, int64_t peak, int64_t fault, const Tensor& h) {
-    const double error = ((h.to(at::kDouble) - exact).norm() / exact.norm()).item<double>(), ms = 1e3 * total / static_cast<double>(t);
+  std::cout << fmt::format("{} block {} {}, T = {}, t = {}, {} threads; gemm {:.0f} GFLOP/s fp32, {:.0f} fp64\n",
+                           model_folder, block, layer, tokens, t, threads, rate, rate64);
+  std::cout << fmt::format("{:34} {:>10} {:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8}\n", "row", "ms/column", "primal ms",
+                           "ratio", "of bound", "GFLOP/s", "peak MiB", "faults", "error");
+  const auto report = [&](const std::string& name, double primal, double total, double flops, double bound_seconds,
+                          int64_t peak, int64_t fault, const Tensor& h) {
+    const double error = ((h.to(at::kDouble) - exact).norm() / exact.norm()).item<double>(),
+                 ms = 1e3 * total / static_cast<double>(t);
     if (name == "autograd fp32") autograd_ms = ms;
     const double ratio = autograd_ms > 0 ? autograd_ms / ms : 0;
-    std::cout << fmt::format("{:34} {:10.1f} {:10.1f} {:8.2f} {:9.2f} {:9.1f} {:9.0f} {:9} {:8.1e}\n", name, ms, 1e3 * primal, ratio,
-                             bound_seconds / total, flops / total * 1e-9, static_cast<double>(peak) / (1 << 20), fault, error)
+    std::cout << fmt::format("{:34} {:10.1f} {:10.1f} {:8.2f} {:9.2f} {:9.1f} {:9.0f} {:9} {:8.1e}\n", name, ms,
+                             1e3 * primal, ratio, bound_seconds / total, flops / total * 1e-9,
+                             static_cast<double>(peak) / (1 << 20), fault, error)
               << std::flush;
-    rows.push_back({{"row", name}, {"ms_column", ms}, {"primal_ms", 1e3 * primal}, {"ratio_to_autograd", ratio}, {"of_bound", bound_seconds / total},
-                    {"gflops", flops / total * 1e-9}, {"peak_bytes", peak}, {"page_faults", fault}, {"error", error}});
+    rows.push_back({{"row", name},
+                    {"ms_column", ms},
+                    {"primal_ms", 1e3 * primal},
+                    {"ratio_to_autograd", ratio},
+                    {"of_bound", bound_seconds / total},
+                    {"gflops", flops / total * 1e-9},
+                    {"peak_bytes", peak},
+                    {"page_faults", fault},
+                    {"error", error}});
   };
 
   {  // truth: fp64 two-pass
@@ -114,13 +124,18 @@ int run(int argc, char** argv) {
     const Tape tape = run_primal(program, p, selection, batch, at::kDouble);
     const TangentPass pass(program, p, selection, tape);
     Tensors h;
-    for (int64_t i = 0; i < t; i += 8) h.push_back(pass.product(Directions::units(selection, i, std::min(t, i + 8), at::kDouble), 0, Curvature::hessian));
+    for (int64_t i = 0; i < t; i += 8)
+      h.push_back(
+          pass.product(Directions::units(selection, i, std::min(t, i + 8), at::kDouble), 0, Curvature::hessian));
     exact = at::cat(h);
   }
   const auto wanted = [&](const std::string& name) { return only.empty() || name.find(only) != std::string::npos; };
   if (wanted("autograd fp32")) {
     const Parameters p(model.weights.values, at::kFloat, at::kCPU);
-    { const AutogradEngine warm(program, p, selection, batch, at::kFloat); warm.columns(0, 1); }
+    {
+      const AutogradEngine warm(program, p, selection, batch, at::kFloat);
+      warm.columns(0, 1);
+    }
     for (int64_t i = 0; i < repeats; ++i) {
       const PeakMemory memory;
       const int64_t f = faults();
@@ -131,14 +146,16 @@ int run(int argc, char** argv) {
       plan_request.pass = Pass::two_pass;
       plan_request.primal = at::kFloat;
       const Plan plan = make_plan(plan_request);
-      report("autograd fp32", primal, now() - begin, plan.primal_flops + plan.tangent_flops, (plan.primal_flops + plan.tangent_flops) / rate * 1e-9,
-             memory.peak() - memory.baseline(), faults() - f, h);
+      report("autograd fp32", primal, now() - begin, plan.primal_flops + plan.tangent_flops,
+             (plan.primal_flops + plan.tangent_flops) / rate * 1e-9, memory.peak() - memory.baseline(), faults() - f,
+             h);
     }
   }
-  const std::vector<Setting> settings = {
-      {"two-pass K=1 fp64+fp32", 1, at::kDouble, at::kFloat},  {"two-pass K=4 fp64+fp32", 4, at::kDouble, at::kFloat},
-      {"two-pass K=16 fp64+fp32", 16, at::kDouble, at::kFloat}, {"gram fp64+fp32", 0, at::kDouble, at::kFloat},
-      {"gram fp32+fp32", 0, at::kFloat, at::kFloat}};
+  const std::vector<Setting> settings = {{"two-pass K=1 fp64+fp32", 1, at::kDouble, at::kFloat},
+                                         {"two-pass K=4 fp64+fp32", 4, at::kDouble, at::kFloat},
+                                         {"two-pass K=16 fp64+fp32", 16, at::kDouble, at::kFloat},
+                                         {"gram fp64+fp32", 0, at::kDouble, at::kFloat},
+                                         {"gram fp32+fp32", 0, at::kFloat, at::kFloat}};
   for (const Setting& s : settings) {
     if (!wanted(s.name)) continue;
     const Parameters p(model.weights.values, s.tangents, at::kCPU);
@@ -155,7 +172,9 @@ int run(int argc, char** argv) {
         h = forms.gauss_newton + forms.residual;
       } else {
         Tensors parts;
-        for (int64_t b = 0; b < t; b += s.k) parts.push_back(pass.product(Directions::units(selection, b, std::min(t, b + s.k), s.tangents), 0, Curvature::hessian));
+        for (int64_t b = 0; b < t; b += s.k)
+          parts.push_back(
+              pass.product(Directions::units(selection, b, std::min(t, b + s.k), s.tangents), 0, Curvature::hessian));
         h = at::cat(parts);
       }
       const double total = now() - begin;
@@ -164,10 +183,22 @@ int run(int argc, char** argv) {
       plan_request.directions = s.k;
       const Plan plan = make_plan(plan_request);
       report(s.name, primal, total, plan.primal_flops + plan.tangent_flops,
-             1e-9 * (plan.primal_flops / (s.primal == at::kDouble ? rate64 : rate) + plan.tangent_flops / rate), memory.peak() - memory.baseline(), faults() - f, h);
+             1e-9 * (plan.primal_flops / (s.primal == at::kDouble ? rate64 : rate) + plan.tangent_flops / rate),
+             memory.peak() - memory.baseline(), faults() - f, h);
     }
   }
-  if (!json_file.empty()) std::ofstream(json_file) << nlohmann::json{{"model", model_folder}, {"layer", layer}, {"block", block}, {"tokens", tokens}, {"t", t}, {"threads", threads}, {"gemm_gflops_fp32", rate}, {"gemm_gflops_fp64", rate64}, {"rows", rows}}.dump(1) << "\n";
+  if (!json_file.empty())
+    std::ofstream(json_file) << nlohmann::json{{"model", model_folder},
+                                               {"layer", layer},
+                                               {"block", block},
+                                               {"tokens", tokens},
+                                               {"t", t},
+                                               {"threads", threads},
+                                               {"gemm_gflops_fp32", rate},
+                                               {"gemm_gflops_fp64", rate64},
+                                               {"rows", rows}}
+                                    .dump(1)
+                             << "\n";
   return 0;
 }
 

@@ -13,7 +13,8 @@ struct Model {
   const ModelConfig& config() const { return weights.config; }
 };
 
-/// Opens a model folder in Hugging Face layout. Throws std::runtime_error, one line (config.h, weights.h, checkpoint.h).
+/// Opens a model folder in Hugging Face layout. Throws std::runtime_error, one line (config.h, weights.h,
+/// checkpoint.h).
 Model load_model(const std::string& folder);
 
 }  // namespace hesper
