@@ -106,7 +106,7 @@ void CrossEntropyHead::second_order(const Tangent& t, const Tensor& x_dot, Secon
   if (!t.directions.touches(table) && x_dot.defined() && t.alive > x_dot.size(2)) {
     // More directions than channels: x_dot_i . (U^T Lambda z_dot_j) costs less than the product over words.
     const Selection none;
-    Readout nothing(none);
+    Readout nothing(none, t.alive, x_dot.device());
     form.add_gauss_newton(x_dot, adjoint_tangent(t, x_dot, Curvature::gauss_newton, nothing));
     if (form.reads().wants(table)) form.reads().outer(table, adjoint_of_logits(t), x_dot);
     return;

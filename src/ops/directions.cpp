@@ -1,6 +1,7 @@
 #include "ops/directions.h"
 
 #include <algorithm>
+#include <map>
 
 namespace hesper {
 namespace {
@@ -19,15 +20,8 @@ Directions Directions::units(const Selection& selection, int64_t begin, int64_t 
     const int64_t low = std::max(begin, part.begin), high = std::min(end, part.begin + part.size);
     if (low >= high) continue;
     const Tensor flat = part.flat.narrow(0, low - part.begin, high - low);
-    Start s{part.parameter,
-            part.columns,
-            high - begin,
-            at::arange(low - begin, high - begin, flat.options()),
-            {},
-            {},
-            {},
-            {},
-            {}};
+    Start s{.parameter = part.parameter, .width = part.columns, .reach = high - begin};
+    s.direction = at::arange(low - begin, high - begin, flat.options());
     s.row = at::floor_divide(flat, part.columns);
     s.col = at::remainder(flat, part.columns);
     d.starts_.push_back(std::move(s));
@@ -41,12 +35,37 @@ Directions Directions::dense(const Selection& selection, const Tensor& v, at::Sc
   d.v_ = v.to(at::kDouble);
   d.dtype_ = dtype;
   for (const SelectedPart& part : selection.parts()) {
-    Start s{part.parameter, part.columns, d.count_, {}, {}, {}, part.rows, part.cols, {}};
+    Start s{.parameter = part.parameter, .width = part.columns, .reach = d.count_};
+    s.rows = part.rows, s.cols = part.cols;
     const Tensor mine = v.narrow(1, part.begin, part.size).to(dtype);
     const int64_t r = part.rows.numel(), c = part.cols.numel();
     s.values = at::zeros({d.count_, r * c}, mine.options());
     s.values.index_copy_(1, part.row_at * c + part.col_at, mine);
     s.values = s.values.view({d.count_, r, c});
+    d.starts_.push_back(std::move(s));
+  }
+  return d;
+}
+
+Directions Directions::moves(const std::vector<Move>& moves, int64_t count, at::ScalarType dtype, at::Device device) {
+  Directions d;
+  d.count_ = count;
+  d.dtype_ = dtype;
+  d.whole_tensors_ = true;
+  std::map<int, std::vector<const Move*>> by_parameter;
+  for (const Move& move : moves) by_parameter[move.parameter].push_back(&move);
+  for (const auto& [parameter, mine] : by_parameter) {
+    std::vector<int64_t> direction;
+    Tensors values;
+    for (const Move* move : mine) {
+      direction.push_back(move->direction);
+      const Tensor& v = move->values;
+      values.push_back(v.to(device, dtype).view({1, v.dim() == 1 ? 1 : v.size(0), v.size(-1)}));
+    }
+    Start s{.parameter = parameter, .width = values[0].size(2)};
+    s.reach = *std::max_element(direction.begin(), direction.end()) + 1;
+    s.direction = at::tensor(direction, at::kLong).to(device);
+    s.values = values.size() == 1 ? values[0] : at::cat(values);
     d.starts_.push_back(std::move(s));
   }
   return d;
@@ -70,9 +89,11 @@ void Directions::add_linear(int parameter, const Tensor& x, Tensor& y_dot, int64
   const Start* s = find(parameter);
   if (!s) return;
   if (!y_dot.defined()) y_dot = at::zeros({alive, x.size(0), out}, x.options());
-  if (s->direction.defined()) {
+  if (s->unit()) {
     // y_dot[k, :, row_k] += x[:, col_k]
     add_columns(y_dot, s->direction, s->row, x.index_select(1, s->col).t());
+  } else if (s->direction.defined()) {
+    y_dot.index_add_(0, s->direction, at::matmul(x, s->values.transpose(1, 2)));
   } else {
     const Tensor moved = at::matmul(x.index_select(1, s->cols), s->values.transpose(1, 2));  // (K, rows, |rows|)
     y_dot.index_add_(2, s->rows, moved);
@@ -84,8 +105,10 @@ void Directions::add_linear_transposed(int parameter, const Tensor& y_bar, Tenso
   const Start* s = find(parameter);
   if (!s) return;
   if (!x_bar_dot.defined()) x_bar_dot = at::zeros({alive, y_bar.size(0), in}, y_bar.options());
-  if (s->direction.defined()) {
+  if (s->unit()) {
     add_columns(x_bar_dot, s->direction, s->col, y_bar.index_select(1, s->row).t());
+  } else if (s->direction.defined()) {
+    x_bar_dot.index_add_(0, s->direction, at::matmul(y_bar, s->values));
   } else {
     x_bar_dot.index_add_(2, s->cols, at::matmul(y_bar.index_select(1, s->rows), s->values));
   }
@@ -94,10 +117,12 @@ void Directions::add_linear_transposed(int parameter, const Tensor& y_bar, Tenso
 Tensor Directions::vector(int parameter, int64_t alive) const {
   const Start* s = find(parameter);
   if (!s) return {};
-  const auto device = s->direction.defined() ? s->direction.device() : s->values.device();
+  const auto device = s->unit() ? s->direction.device() : s->values.device();
   Tensor w = at::zeros({alive, 1, s->width}, at::TensorOptions().dtype(dtype_).device(device));
-  if (s->direction.defined())
+  if (s->unit())
     add_columns(w, s->direction, s->col, at::ones({s->col.numel(), 1}, w.options()));
+  else if (s->direction.defined())
+    w.index_copy_(0, s->direction, s->values);
   else
     w.index_copy_(2, s->cols, s->values);
   return w;
@@ -107,17 +132,61 @@ Tensor Directions::lookup(int parameter, const Tensor& ids, int64_t alive) const
   const Start* s = find(parameter);
   if (!s) return {};
   const int64_t rows = ids.numel();
-  const auto options = at::TensorOptions().dtype(dtype_).device(ids.device());
-  if (s->direction.defined()) {
+  Tensor x = at::zeros({alive, rows, s->width}, at::TensorOptions().dtype(dtype_).device(ids.device()));
+  if (s->unit()) {
     const Tensor hit = s->row.unsqueeze(1).eq(ids.unsqueeze(0)).to(dtype_);  // (m, rows)
-    Tensor x = at::zeros({alive, rows, s->width}, options);
     add_columns(x, s->direction, s->col, hit);
-    return x;
+  } else if (s->direction.defined()) {
+    x.index_copy_(0, s->direction, s->values.index_select(1, ids));
+  } else {
+    const Tensor hit = ids.unsqueeze(1).eq(s->rows.unsqueeze(0)).to(dtype_);  // (rows, |rows|)
+    x.index_copy_(2, s->cols, at::matmul(hit, s->values));
   }
-  const Tensor hit = ids.unsqueeze(1).eq(s->rows.unsqueeze(0)).to(dtype_);  // (rows, |rows|)
-  Tensor x = at::zeros({alive, rows, s->width}, options);
-  x.index_copy_(2, s->cols, at::matmul(hit, s->values));
   return x;
+}
+
+/// (R, m) of the directions of one start -> (R, K).
+Tensor Directions::projected(const Start& s, const Tensor& mine) const {
+  if (!s.direction.defined()) return mine;
+  return at::zeros({mine.size(0), count_}, mine.options()).index_copy_(1, s.direction, mine);
+}
+
+Tensor Directions::project_outer(int parameter, const Tensor& a, const Tensor& b) const {
+  const Start& s = *find(parameter);
+  const Tensor v = s.values.to(a.scalar_type());
+  const Tensor x = s.rows.defined() ? a.index_select(a.dim() - 1, s.rows) : a;
+  const Tensor y = s.cols.defined() ? b.index_select(b.dim() - 1, s.cols) : b;
+  if (x.dim() == 2 && y.dim() == 3) return projected(s, piecewise_product(y, at::matmul(x, v)));
+  if (x.dim() == 3 && y.dim() == 2) return projected(s, piecewise_product(x, at::matmul(y, v.transpose(1, 2))));
+  Tensors rows;  // one row of R at a time
+  for (int64_t r = 0; r < (x.dim() == 3 ? x.size(0) : 1); ++r) {
+    const Tensor p = x.dim() == 3 ? x[r] : x, q = y.dim() == 3 ? y[r] : y;
+    rows.push_back(piecewise_product(q.unsqueeze(0), at::matmul(p, v)));
+  }
+  return projected(s, at::cat(rows));
+}
+
+Tensor Directions::project_columns(int parameter, const Tensor& a) const {
+  const Start& s = *find(parameter);
+  const Tensor sums = a.sum(1, false, at::kDouble);  // (R, width)
+  const Tensor mine = s.cols.defined() ? sums.index_select(1, s.cols) : sums;
+  return projected(s, mine.mm(s.values.select(1, 0).to(at::kDouble).t()));
+}
+
+Tensor Directions::project_rows(int parameter, const Tensor& ids, const Tensor& a) const {
+  const Start& s = *find(parameter);
+  Tensors rows;
+  for (int64_t r = 0; r < a.size(0); ++r) {
+    const Tensor mine = ids.dim() == 2 ? ids[r] : ids;
+    Tensor moved;  // (m, tokens, |cols|)
+    if (s.rows.defined())
+      moved = at::matmul(mine.unsqueeze(1).eq(s.rows).to(a.scalar_type()), s.values.to(a.scalar_type()));
+    else
+      moved = s.values.index_select(1, mine).to(a.scalar_type());
+    const Tensor x = s.cols.defined() ? a[r].index_select(1, s.cols) : a[r];
+    rows.push_back(piecewise_product(x.unsqueeze(0), moved));
+  }
+  return projected(s, at::cat(rows));
 }
 
 Tensor Directions::apply(const Tensor& m) const {

@@ -1,5 +1,7 @@
 #include "ops/op.h"
 
+#include <algorithm>
+
 namespace hesper {
 
 Tokens Tokens::cut(int64_t s, int64_t begin, int64_t count) const {
@@ -16,6 +18,17 @@ Tensor plus(const Tensor& a, const Tensor& b) {
   if (!a.defined()) return b;
   if (!b.defined()) return a;
   return a + b;
+}
+
+Tensor piecewise_product(const Tensor& x, const Tensor& y) {
+  constexpr int64_t piece = 32768;
+  const Tensor a = x.flatten(1), b = y.flatten(1);
+  Tensor sum = at::zeros({a.size(0), b.size(0)}, a.options().dtype(at::kDouble));
+  for (int64_t i = 0; i < a.size(1); i += piece) {
+    const int64_t length = std::min(piece, a.size(1) - i);
+    sum.add_(a.narrow(1, i, length).mm(b.narrow(1, i, length).t()));
+  }
+  return sum;
 }
 
 Kept cut_rows(const Kept& kept, int64_t begin, int64_t length) {

@@ -128,6 +128,9 @@ class Op {
 
 /// Sums where an undefined tensor is zero.
 Tensor plus(const Tensor& a, const Tensor& b);
+/// x y^T for x (k, ...), y (l, ...) that agree in the rest: (k, l) fp64. Long sums are cut to pieces, since a product
+/// over millions of terms loses digits inside one fp32 accumulator.
+Tensor piecewise_product(const Tensor& x, const Tensor& y);
 /// Kept tensors cut to rows [begin, begin + length) of their leading axis.
 Kept cut_rows(const Kept& kept, int64_t begin, int64_t length);
 

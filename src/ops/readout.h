@@ -1,6 +1,7 @@
 #pragma once
-// Weight adjoints at the selected entries, summed over tokens in fp64: the gradient (one row a sequence) or H V (one
-// row a direction). Ops hand over the factors of each formula; only selected rows and columns are multiplied.
+// Weight adjoints summed over tokens in fp64, one row a sequence (the gradient) or a direction (H V): their entries at
+// the selected weights, or their products with whole-tensor directions, which are the rows of V^T H V. Ops hand over
+// the factors of each formula; only what is read is multiplied.
 #include "ops/op.h"
 #include "ops/selection.h"
 
@@ -8,12 +9,16 @@ namespace hesper {
 
 class Readout {
  public:
-  /// `selection` outlives the readout.
+  /// values (rows, n); `selection` outlives the readout.
   Readout(const Selection& selection, int64_t rows, at::Device device);
-  /// One that keeps its products until `commit`: what a thread collects for its cut of the tokens.
-  explicit Readout(const Selection& selection) : selection_(&selection) {}
+  /// values (rows, K) = <w_bar, d_k> of K dense directions, which outlive the readout.
+  Readout(const Directions& directions, int64_t rows, at::Device device);
+  /// What a pass over `directions` reads: the second kind for whole-tensor directions, else the first.
+  static Readout of(const Selection& selection, const Directions& directions, int64_t rows, at::Device device);
+  /// One of the same kind that keeps its products until `commit`: what a thread collects for its cut of the tokens.
+  Readout cut() const;
 
-  bool wants(int parameter) const { return parameter >= 0 && selection_->has(parameter); }
+  bool wants(int parameter) const;
   /// w_bar (out, in) += a^T b summed over tokens; a (K, tokens, out), b (K, tokens, in), either may lack K. Row k of
   /// the result goes to row first + k.
   void outer(int parameter, const Tensor& a, const Tensor& b, int64_t first = 0);
@@ -25,16 +30,20 @@ class Readout {
   /// Adds what was kept to `total`.
   void commit(Readout& total);
 
-  const Tensor& values() const { return values_; }  // (rows, n) fp64
+  bool onto_directions() const { return directions_ != nullptr; }
+  const Tensor& values() const { return values_; }
 
  private:
+  Readout() = default;
   void add(const SelectedPart& part, const Tensor& product, int64_t first = 0);
+  void add(int64_t begin, const Tensor& mine, int64_t first = 0);
 
   struct Pending {
     int64_t first, begin;
-    Tensor values;  // (k, size): entries [begin, begin + size) of rows [first, first + k)
+    Tensor values;  // (k, size): columns [begin, begin + size) of rows [first, first + k)
   };
-  const Selection* selection_;
+  const Selection* selection_ = nullptr;  // one of the two
+  const Directions* directions_ = nullptr;
   Tensor values_;
   std::vector<Pending> pending_;
 };

@@ -13,13 +13,11 @@ constexpr int64_t kPiece = 32768;
 SecondOrder::SecondOrder(const Selection& selection, const Directions& directions, at::ScalarType dtype,
                          at::Device device)
     : directions_(directions),
-      selection_(&selection),
       options_(at::TensorOptions().device(device).dtype(dtype)),
-      reads_(selection, directions.count(), device) {}
+      reads_(Readout::of(selection, directions, directions.count(), device)) {}
 
 SecondOrder SecondOrder::cut() const {
-  SecondOrder out(directions_, Readout(*selection_));
-  out.selection_ = selection_;
+  SecondOrder out(directions_, reads_.cut());
   out.options_ = options_;
   return out;
 }
@@ -82,7 +80,8 @@ Tensor SecondOrder::gauss_newton() const {
 }
 
 Tensor SecondOrder::residual() const {
-  const Tensor cross = directions_.apply(reads_.values().t());  // (K, K): v_i . reads of j
+  // (K, K): v_i . reads of j
+  const Tensor cross = reads_.onto_directions() ? reads_.values().t() : directions_.apply(reads_.values().t());
   const Tensor both = cross + cross.t();
   return residual_.any() ? residual_.symmetric() + both : both;
 }

@@ -38,7 +38,6 @@ class SecondOrder {
   SecondOrder(const Directions& directions, Readout reads) : directions_(directions), reads_(std::move(reads)) {}
 
   const Directions& directions_;
-  const Selection* selection_ = nullptr;
   at::TensorOptions options_;
   Part gauss_newton_, residual_;
   Readout reads_;

@@ -34,6 +34,14 @@ void Selection::add(int p, at::IntArrayRef shape, at::Tensor flat) {
 
 void Selection::add_whole(int p, at::IntArrayRef shape) { add(p, shape, at::arange(c10::multiply_integers(shape))); }
 
+void Selection::add_moved(int p) {
+  if (has(p)) throw std::invalid_argument(fmt::format("[selection] parameter {} is selected twice", p));
+  SelectedPart part;
+  part.parameter = p;
+  part.begin = size_;
+  parts_.push_back(std::move(part));
+}
+
 const SelectedPart* Selection::find(int p) const {
   for (const SelectedPart& part : parts_)
     if (part.parameter == p) return &part;
@@ -43,7 +51,8 @@ const SelectedPart* Selection::find(int p) const {
 Selection Selection::to(at::Device device) const {
   Selection out = *this;
   for (SelectedPart& part : out.parts_)
-    for (at::Tensor* t : {&part.flat, &part.rows, &part.cols, &part.row_at, &part.col_at}) *t = t->to(device);
+    for (at::Tensor* t : {&part.flat, &part.rows, &part.cols, &part.row_at, &part.col_at})
+      if (t->defined()) *t = t->to(device);
   return out;
 }
 

@@ -9,8 +9,8 @@ namespace hesper {
 /// The selected entries of one parameter, a matrix (rows, cols) or a vector (1, cols).
 struct SelectedPart {
   int parameter = -1;
-  int64_t begin = 0;  // its entries are rows [begin, begin + size) of H
-  int64_t size = 0;
+  int64_t begin = 0;          // its entries are rows [begin, begin + size) of H
+  int64_t size = 0;           // 0: moved as a whole, no index below is defined
   int64_t columns = 0;        // width of the parameter
   bool whole = false;         // every entry, in order
   at::Tensor flat;            // (size) int64: index into the flattened parameter
@@ -26,6 +26,8 @@ class Selection {
   void add(int p, at::IntArrayRef shape, at::Tensor flat);
   /// All entries of parameter p.
   void add_whole(int p, at::IntArrayRef shape);
+  /// Parameter p moves with whole-tensor directions (Directions::moves): nothing is read at it, no row of H is its own.
+  void add_moved(int p);
 
   /// Null when parameter p is not selected.
   const SelectedPart* find(int p) const;

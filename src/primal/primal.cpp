@@ -89,13 +89,14 @@ std::vector<char> active_values(const Program& program, const Selection& selecti
 }
 
 Tape run_primal(const Program& program, const Parameters& parameters, const Selection& selection, const Tokens& tokens,
-                at::ScalarType precision) {
+                at::ScalarType precision, const Directions* along) {
   Tape tape;
   tape.tokens = tokens;
   tape.active = active_values(program, selection);
   tape.ops.resize(program.ops().size());
   Primal p{tokens, parameters, selection, precision};
-  Readout gradient(selection, tokens.sequences, parameters.device());
+  Readout gradient = along ? Readout(*along, tokens.sequences, parameters.device())
+                           : Readout(selection, tokens.sequences, parameters.device());
 
   const Tensor last = forward_ops(program, p, tape.active, &tape.ops);
   p.keep = true;

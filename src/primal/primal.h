@@ -2,6 +2,7 @@
 // One pass at theta over a batch of windows: losses, gradient at the selected weights, and the tape that every tangent
 // pass reads. Ops below the first selected weight run forward only and leave nothing.
 #include "model/program.h"
+#include "ops/directions.h"
 #include "ops/parameters.h"
 #include "ops/selection.h"
 
@@ -17,14 +18,15 @@ struct Tape {
   std::vector<Kept> ops;  // per op, working precision; empty below the first selected weight
   Kept head;
   Tensor losses;             // (B) fp64: each window's mean over its own counted tokens
-  Tensor gradient;           // (B, n) fp64: of each window's own loss
+  Tensor gradient;           // (B, n) fp64: of each window's own loss; run along directions: (B, K) derivatives
   std::vector<char> active;  // per value: depends on a selected weight
   int64_t bytes() const;     // tensors held, in bytes
 };
 
 /// precision: of values and adjoints while the pass runs; the tape is stored in parameters.working().
+/// `along`: whole-tensor directions to take the gradient's products with, instead of its entries.
 Tape run_primal(const Program& program, const Parameters& parameters, const Selection& selection, const Tokens& tokens,
-                at::ScalarType precision);
+                at::ScalarType precision, const Directions* along = nullptr);
 
 /// (B) fp64 losses alone: no tape, no adjoint.
 Tensor run_forward(const Program& program, const Parameters& parameters, const Tokens& tokens,

@@ -177,7 +177,7 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut)
   const Tokens tokens = tape_.tokens.cut(run.window, begin, length);
   const Directions none;
   const Directions& v = run.kind == Curvature::gauss_newton ? none : run.v;
-  Readout out(selection_);
+  Readout out = run.out->cut();
   Tensors bar(program_.values());
   if (&segment == &program_.segments().back()) {
     const Kept tape = tape_of(tape_.head, run, begin, length);
@@ -218,7 +218,7 @@ void TangentPass::backward(Run& run, const Segment& segment) const {
 
 Tensor TangentPass::product(const Directions& v, int64_t s, Curvature kind) const {
   const at::NoGradGuard no_grad;
-  Readout out(selection_, v.count(), parameters_.device());
+  Readout out = Readout::of(selection_, v, v.count(), parameters_.device());
   Run run{v, s};
   run.out = &out;
   run.kind = kind;

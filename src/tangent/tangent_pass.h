@@ -20,7 +20,8 @@ class TangentPass {
   TangentPass(const Program& program, const Parameters& parameters, const Selection& selection, const Tape& tape,
               int64_t cut_rows = 0);
 
-  /// H V, G V or R V of window s's own loss at the selected weights: (K, n) fp64.
+  /// H V, G V or R V of window s's own loss at the selected weights: (K, n) fp64; for whole-tensor directions V^T H V,
+  /// (K, K), symmetric up to rounding.
   Tensor product(const Directions& v, int64_t s, Curvature kind) const;
 
   struct Forms {

@@ -96,5 +96,53 @@ TEST(TangentPass, OneTokenToPredictOneHead) {
   expect_everything(toy, toy.select_everywhere(2));
 }
 
+/// Directions that move whole parameters, grouped so that a parameter is moved by none, one or several of them.
+void expect_whole_tensors(const Toy& toy) {
+  const Parameters parameters = toy.parameters();
+  const auto count = static_cast<int>(toy.values.size());
+  constexpr int64_t directions = 5;
+  Selection everything, moved;
+  std::vector<Move> moves;
+  Tensors rows(directions);  // the same directions as dense vectors over all parameters
+  for (int p = 0; p < count; ++p) {
+    everything.add_whole(p, toy.values[p].sizes());
+    if (p % 4 == 1) continue;
+    moved.add_moved(p);
+    for (int64_t d = 0; d < directions; ++d)
+      if (d == p % directions || d == 4) moves.push_back({d, p, at::randn_like(toy.values[p])});
+  }
+  const Tensor v = at::zeros({directions, everything.size()}, at::kDouble);
+  for (const Move& m : moves) {
+    const SelectedPart& part = *everything.find(m.parameter);
+    v[m.direction].narrow(0, part.begin, part.size).copy_(m.values.flatten());
+  }
+  const Directions whole = Directions::moves(moves, directions, at::kDouble, at::kCPU);
+  const Tape tape = run_primal(*toy.program, parameters, moved, toy.tokens, at::kDouble, &whole);
+  const TangentPass pass(*toy.program, parameters, moved, tape, 3 * directions);
+  for (int64_t s = 0; s < toy.tokens.sequences; ++s) {
+    const AutogradEngine engine(*toy.program, parameters, everything, toy.tokens.cut(s, 0, toy.tokens.length),
+                                at::kDouble);
+    EXPECT_LT(error(tape.gradient[s], v.mv(engine.gradient())), kTolerance);
+    const Tape full = run_primal(*toy.program, parameters, everything, toy.tokens, at::kDouble);
+    const TangentPass dense(*toy.program, parameters, everything, full);
+    for (Curvature kind : {Curvature::hessian, Curvature::gauss_newton, Curvature::residual}) {
+      const Tensor wanted = dense.product(Directions::dense(everything, v, at::kDouble), s, kind).mm(v.t());
+      const TangentPass::Forms forms = pass.second_order(whole, s);
+      const Tensor form = kind == Curvature::hessian        ? forms.gauss_newton + forms.residual
+                          : kind == Curvature::gauss_newton ? forms.gauss_newton
+                                                            : forms.residual;
+      EXPECT_LT(error(form, wanted), kTolerance);
+      EXPECT_LT(error(pass.product(whole, s, kind), wanted), kTolerance);
+    }
+  }
+}
+
+TEST(TangentPass, WholeTensorDirections) {
+  expect_whole_tensors(make_toy({}));
+  expect_whole_tensors(make_toy({.tied = false, .pre_norm = false}));
+  expect_whole_tensors(make_toy({.llama = true, .kv_heads = 2, .phi = Phi::silu, .tied = false}));
+  expect_whole_tensors(make_toy({.llama = true, .kv_heads = 1, .phi = Phi::silu}));
+}
+
 }  // namespace
 }  // namespace hesper::test
