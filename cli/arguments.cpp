@@ -11,7 +11,7 @@
 namespace hesper::cli {
 namespace {
 
-constexpr std::array later_commands = {"diag", "fisher", "quadratic", "sweep", "merge"};
+constexpr std::array later_commands = {"diag", "fisher", "sweep", "merge"};
 constexpr std::array later_flags = {"--resume",  "--parts",  "--snapshot-every", "--revision",  "--cache-dir",
                                     "--offline", "--probes", "--vhp-samples",    "--rel-error", "--of",
                                     "--target",  "--method", "--probe-scope"};

@@ -1,0 +1,160 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <stdexcept>
+
+#include "commands.h"
+#include "flags.h"
+#include "interrupt.h"
+#include "run/exact_files.h"
+#include "run/quadratic_files.h"
+#include "text/sha256.h"
+#include "values.h"
+
+namespace hesper::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct QuadraticFlags : Flags {
+  std::string against, basis, group = "layer", actual = "line", out;
+  bool overwrite = false;
+};
+
+std::string last_component(const std::string& text) {
+  fs::path path = fs::absolute(text).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  return path.filename().string();
+}
+
+/// The directions, and what they are called.
+void name_directions(QuadraticJob& job, const QuadraticFlags& flags, const Model& model) {
+  if (flags.against.empty() == flags.basis.empty())
+    throw std::invalid_argument("one of --against FOLDER and --basis FILE.safetensors is needed");
+  if (!flags.basis.empty()) {
+    const SafetensorsFile file(flags.basis);
+    job.directions = directions_of_basis(model.weights, file);
+    job.against = fs::path(flags.basis).stem().string();
+    job.against_sha256 = sha256_hex(file.bytes());
+    job.group = "basis";
+    return;
+  }
+  if (!fs::is_directory(flags.against))
+    throw std::invalid_argument(fmt::format("--against {}: no such folder", flags.against));
+  const Model other = load_model(flags.against);
+  const Grouping grouping = flags.group == "model"   ? Grouping::model
+                            : flags.group == "block" ? Grouping::block
+                            : flags.group == "layer" ? Grouping::layer
+                                                     : Grouping::tensor;
+  job.directions = directions_between(model.weights, other.weights, grouping);
+  job.against = last_component(flags.against);
+  job.against_sha256 = other.checkpoint.sha256();
+  job.group = flags.group;
+}
+
+std::string bar(double error) { return std::isfinite(error) ? fmt::format(" +- {:.1g}", error) : ""; }
+
+void report(Console& console, const QuadraticJob& job, const QuadraticResult& r, const std::string& base) {
+  const auto row = [&](const char* head, const std::string& text) {
+    console.line(fmt::format("{:<12}{}", head, text));
+  };
+  row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {} windows of {} tokens", r.loss, std::exp(r.loss),
+                          job.windows.ids.size(0), job.windows.ids.size(1)));
+  console.line(fmt::format("{:<12}{:>8} {:>24} {:>24} {:>12} {:>12}", "change", "e", "predicted", "actual",
+                           "predicted P", "actual P"));
+  for (const LineStep& s : r.line)
+    console.line(fmt::format("{:<12}{:>8} {:>24} {:>24} {:>12.6g} {:>12.6g}", "", fmt::format("{:g}", s.e),
+                             fmt::format("{:+.5g}{}", s.predicted, bar(s.predicted_error)),
+                             fmt::format("{:+.5g}{}", s.actual, bar(s.actual_error)),
+                             std::exp(r.mean_loss + s.predicted), std::exp(r.mean_loss + s.actual)));
+  const double own = r.hessian.mean.diagonal().sum().item<double>(), all = r.hessian.mean.sum().item<double>();
+  row("parts", fmt::format("first order {:+.5g}, second order {:+.5g}: {:+.5g} of single directions, {:+.5g} of pairs",
+                           r.gradient.mean.sum().item<double>(), all, own, all - own));
+  row("", fmt::format("Gauss-Newton {:+.5g}, residual {:+.5g}", r.gauss_newton.mean.sum().item<double>(),
+                      r.residual.mean.sum().item<double>()));
+  const char* head = "pairs";
+  for (const Pair& p : largest_pairs(r, 3)) {
+    row(head, fmt::format("{} with {}: {:+.4g}{}", job.directions.names[static_cast<size_t>(p.i)],
+                          job.directions.names[static_cast<size_t>(p.j)], p.change, bar(p.error)));
+    head = "";
+  }
+  if (job.windows.ids.size(0) > 1) console.line("+-: standard error of the mean over the windows");
+  row("time", fmt::format("{} ({} primal, {} for the actual losses)", say_seconds(r.seconds),
+                          say_seconds(r.primal_seconds), say_seconds(r.actual_seconds)));
+  row("memory", fmt::format("{} at the peak", say_bytes(r.peak_memory - r.baseline_memory)));
+  row("wrote", base + " .pt .csv .pdf .png .bars.pdf .bars.png .json .aux.safetensors");
+}
+
+void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& command_line) {
+  Console console(flags.quiet, flags.json);
+  set_threads(flags);
+  QuadraticJob job;
+  job.options.device = parse_device(flags.device);
+  if (!flags.precision.empty()) job.options.precision = parse_precision("--precision", flags.precision);
+  if (flags.primal_precision != "auto")
+    job.options.primal = parse_precision("--primal-precision", flags.primal_precision);
+  job.options.batch = flags.model_input_bs;
+  job.options.actual_each = flags.actual == "each";
+  if (flags.actual == "none") job.options.steps.clear();
+  catch_interrupts();
+  const Model model = open_model(flags);
+  stop_if_interrupted();
+  const Data data = load_data(flags, model, console);
+  job.model_name = model_name(flags);
+  job.data_name = data.name;
+  job.windows = data.windows;
+  job.command_line = command_line;
+  name_directions(job, flags, model);
+  stop_if_interrupted();
+
+  const fs::path folder = flags.out.empty() ? fs::path("data") / model_name(flags) : fs::path(flags.out);
+  const fs::path record = (folder / quadratic_name(job)).string() + ".json";
+  if (!flags.overwrite && fs::exists(record))
+    throw std::invalid_argument(
+        fmt::format("{}: exists; --overwrite replaces it, --out DIR keeps both", record.string()));
+  check_writable(folder);
+  job.model_sha256 = model.checkpoint.sha256();
+  console.line(fmt::format("{} to {}: {} direction{} by {}, {} windows of {} tokens", job.model_name, job.against,
+                           job.directions.count(), job.directions.count() > 1 ? "s" : "", job.group,
+                           job.windows.ids.size(0), job.windows.ids.size(1)));
+  const QuadraticResult result = compute_quadratic(
+      model, job.directions, job.windows, job.options, [&](const Progress& p) { console.progress(p); }, interrupted);
+  console.end_progress();
+  const std::string base = write_quadratic(folder, job, result);
+  report(console, job, result, base);
+  console.event(
+      "result",
+      {{"file", base}, {"loss", result.loss}, {"directions", job.directions.count()}, {"seconds", result.seconds}});
+}
+
+}  // namespace
+
+Action add_quadratic(CLI::App& app) {
+  auto flags = std::make_shared<QuadraticFlags>();
+  add_model(app, *flags);
+  add_data(app, *flags);
+  app.add_option("--against", flags->against, "folder of a second checkpoint of the same shape: directions B - A");
+  app.add_option("--basis", flags->basis, "safetensors of your own directions, K on the first axis of each parameter");
+  app.add_option("--group", flags->group, "one direction for the model, each block, layer or tensor")
+      ->check(CLI::IsMember({"model", "block", "layer", "tensor"}))
+      ->capture_default_str();
+  app.add_option("--actual", flags->actual,
+                 "measured losses: line, at 1/8 to 1 of all directions together; each, also of each alone; none")
+      ->check(CLI::IsMember({"line", "each", "none"}))
+      ->capture_default_str();
+  group_options(app, "Directions");
+  app.add_option("--precision", flags->precision, "of tangents: fp32 (default) or fp64");
+  app.add_option("--primal-precision", flags->primal_precision,
+                 "of the primal pass and the actual losses: fp64 or fp32")
+      ->capture_default_str();
+  add_device(app, *flags);
+  add_threads(app, *flags);
+  app.add_option("--out", flags->out, "folder of the results (data/{model})");
+  app.add_flag("--overwrite", flags->overwrite, "replace a result of that name");
+  add_output(app, *flags);
+  return [flags](const std::vector<std::string>& command_line) { run_quadratic(*flags, command_line); };
+}
+
+}  // namespace hesper::cli

@@ -1,0 +1,206 @@
+#include "run/quadratic_files.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "checkpoint/safetensors.h"
+#include "report/atomic_file.h"
+#include "report/bars.h"
+#include "report/heat_map.h"
+#include "report/json_number.h"
+#include "report/pt_file.h"
+#include "report/record.h"
+#include "run/exact_files.h"
+
+namespace hesper {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int64_t kNamedPairs = 10;
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+fs::path with_extension(const fs::path& base, const char* extension) { return base.string() + extension; }
+
+double at_or_nan(const Tensor& t, int64_t i) { return t.defined() ? t[i].item<double>() : kNone; }
+std::vector<double> to_vector(const Tensor& t) {
+  const Tensor flat = t.to(at::kCPU, at::kDouble).contiguous();
+  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
+}
+std::vector<double> errors_of(const WithError& x) {
+  return x.standard_error.defined() ? to_vector(x.standard_error) : std::vector<double>{};
+}
+std::string cell(double value) { return std::isfinite(value) ? fmt::format("{:.9g}", value) : ""; }
+
+std::string title(const QuadraticJob& job, const char* what) {
+  return fmt::format("{}: {} to {}, {} directions by {}, b = {}, T = {}", what, job.model_name, job.against,
+                     job.directions.count(), job.group, job.windows.ids.size(0), job.windows.ids.size(1));
+}
+
+/// A label a direction, the block's for runs of one block when there are many.
+std::vector<std::string> group_labels(const NamedDirections& d) {
+  std::vector<std::string> out;
+  for (int64_t k = 0; k < d.count(); ++k) {
+    const auto i = static_cast<size_t>(k);
+    out.push_back(d.count() > 40 && d.blocks[i] >= 0 ? fmt::format("block {}", d.blocks[i]) : d.names[i]);
+  }
+  return out;
+}
+
+HeatMap picture(const QuadraticJob& job, const QuadraticResult& result) {
+  HeatMap map{.values = result.hessian.mean, .title = title(job, "|d_i' H d_j| / 2")};
+  const std::vector<std::string> labels = group_labels(job.directions);
+  for (int64_t begin = 0, end = 0; begin < job.directions.count(); begin = end) {
+    while (end < job.directions.count() && labels[static_cast<size_t>(end)] == labels[static_cast<size_t>(begin)])
+      ++end;
+    map.groups.push_back({labels[static_cast<size_t>(begin)], begin, end});
+  }
+  return map;
+}
+
+BarPlot bars(const QuadraticJob& job, const QuadraticResult& result) {
+  BarPlot plot;
+  plot.title = title(job, "Change of the mean loss");
+  plot.y_label = "nats a token";
+  plot.names = job.directions.names;
+  plot.groups = group_labels(job.directions);
+  plot.values = to_vector(result.predicted_each.mean);
+  plot.errors = errors_of(result.predicted_each);
+  plot.value_name = "predicted, each direction alone";
+  if (result.actual_each) plot.marks = to_vector(result.actual_each->mean), plot.mark_name = "actual";
+  for (const Pair& p : largest_pairs(result, 5))
+    plot.notes.push_back(fmt::format("{} with {}: {:+.3g}{}", job.directions.names[static_cast<size_t>(p.i)],
+                                     job.directions.names[static_cast<size_t>(p.j)], p.change,
+                                     std::isfinite(p.error) ? fmt::format(" +- {:.1g}", p.error) : ""));
+  if (!plot.notes.empty()) plot.notes.insert(plot.notes.begin(), "Largest interactions of two directions:");
+  return plot;
+}
+
+void write_csv(std::ostream& out, const QuadraticJob& job, const QuadraticResult& r) {
+  out << "direction,block,weights,norm";
+  for (const char* name : {"first_order", "gauss_newton", "residual", "second_order", "predicted", "actual"})
+    out << ',' << name << ',' << name << "_error";
+  out << '\n';
+  const auto diagonal = [](const WithError& x) {
+    return WithError{x.mean.diagonal(), x.standard_error.defined() ? x.standard_error.diagonal() : Tensor()};
+  };
+  const WithError none;
+  const WithError columns[] = {r.gradient,          diagonal(r.gauss_newton), diagonal(r.residual),
+                               diagonal(r.hessian), r.predicted_each,         r.actual_each ? *r.actual_each : none};
+  for (int64_t k = 0; k < job.directions.count(); ++k) {
+    const auto i = static_cast<size_t>(k);
+    out << job.directions.names[i] << ',' << job.directions.blocks[i] << ',' << job.directions.weights[i] << ','
+        << cell(job.directions.norms[i]);
+    for (const WithError& column : columns)
+      out << ',' << cell(at_or_nan(column.mean, k)) << ',' << cell(at_or_nan(column.standard_error, k));
+    out << '\n';
+  }
+}
+
+void write_aux(const fs::path& base, const QuadraticJob& job, const QuadraticResult& r) {
+  std::vector<std::pair<std::string, Tensor>> tensors = {{"gradient", r.gradient.mean},
+                                                         {"gauss_newton", r.gauss_newton.mean},
+                                                         {"residual", r.residual.mean},
+                                                         {"losses", r.losses},
+                                                         {"windows", at::tensor(job.windows.index, at::kLong)}};
+  const auto error = [&](const char* name, const WithError& x) {
+    if (x.standard_error.defined()) tensors.emplace_back(std::string(name) + ".standard_error", x.standard_error);
+  };
+  error("gradient", r.gradient), error("gauss_newton", r.gauss_newton), error("residual", r.residual);
+  error("hessian", r.hessian);
+  write_safetensors(with_extension(base, ".aux.safetensors").string(), tensors,
+                    {{"directions", json(job.directions.names).dump()}});
+}
+
+json line_json(const QuadraticResult& r) {
+  json out = json::array();
+  for (const LineStep& s : r.line)
+    out.push_back({{"e", s.e},
+                   {"predicted", json_number(s.predicted)},
+                   {"predicted_error", json_number(s.predicted_error)},
+                   {"actual", json_number(s.actual)},
+                   {"actual_error", json_number(s.actual_error)},
+                   {"difference_error", json_number(s.difference_error)},
+                   {"predicted_perplexity", json_number(std::exp(r.mean_loss + s.predicted))},
+                   {"actual_perplexity", json_number(std::exp(r.mean_loss + s.actual))}});
+  return out;
+}
+
+json record(const QuadraticJob& job, const QuadraticResult& r) {
+  RunRecord record;
+  record.version = HESPER_VERSION;
+  record.command_line = job.command_line;
+  record.model = {job.model_name, std::nullopt, job.model_sha256};
+  record.data = {job.data_name, ids_sha256(job.windows.ids), job.windows.ids.size(0), job.windows.ids.size(1)};
+  record.configuration = {{"against", job.against},
+                          {"against_sha256", job.against_sha256},
+                          {"group", job.group},
+                          {"windows", job.windows.index},
+                          {"labels_sha256", ids_sha256(job.windows.labels)}};
+  record.loss = r.loss;
+  record.perplexity = std::exp(r.loss);
+  record.products = job.directions.count() * job.windows.ids.size(0);
+  record.seconds = r.seconds;
+  record.device = job.options.device.str();
+  record.precision =
+      fmt::format("{} tangents, {} primal", precision_name(job.options.precision), precision_name(job.options.primal));
+  record.peak_memory = r.peak_memory;
+  json out = to_json(record);
+  out.erase("selection"), out.erase("gradient_norm");
+  out["directions"] = job.directions.names;
+  out["mean_window_loss"] = r.mean_loss;
+  out["line"] = line_json(r);
+  json pairs = json::array();
+  for (const Pair& p : largest_pairs(r, kNamedPairs))
+    pairs.push_back({{"i", job.directions.names[static_cast<size_t>(p.i)]},
+                     {"j", job.directions.names[static_cast<size_t>(p.j)]},
+                     {"change", json_number(p.change)},
+                     {"error", json_number(p.error)}});
+  out["largest_pairs"] = pairs;
+  return out;
+}
+
+}  // namespace
+
+std::string quadratic_name(const QuadraticJob& job) {
+  const int64_t seqlen = job.windows.ids.size(1);
+  return fmt::format("quadratic_{}_{}_b{}{}", job.against, job.group, job.windows.ids.size(0),
+                     seqlen == 2048 ? "" : fmt::format("_T{}", seqlen));
+}
+
+std::vector<Pair> largest_pairs(const QuadraticResult& result, int64_t most) {
+  const int64_t k = result.hessian.mean.size(0);
+  const Tensor places = at::triu_indices(k, k, 1, at::kLong), rows = places[0], cols = places[1];
+  const Tensor change = 2 * result.hessian.mean.index({rows, cols});  // symmetric: q_ij = q_ji
+  const int64_t count = std::min(most, change.numel());
+  const Tensor order = std::get<1>(change.abs().topk(count));
+  std::vector<Pair> out;
+  for (int64_t n = 0; n < count; ++n) {
+    const int64_t at = order[n].item<int64_t>(), i = rows[at].item<int64_t>(), j = cols[at].item<int64_t>();
+    const Tensor& error = result.hessian.standard_error;
+    out.push_back({i, j, change[at].item<double>(), error.defined() ? 2 * error[i][j].item<double>() : kNone});
+  }
+  return out;
+}
+
+std::string write_quadratic(const fs::path& folder, const QuadraticJob& job, const QuadraticResult& result) {
+  const fs::path base = folder / quadratic_name(job);
+  std::error_code ignored;
+  fs::remove(with_extension(base, ".json"), ignored);
+  write_pt(with_extension(base, ".pt"), result.hessian.mean);
+  write_aux(base, job, result);
+  write_file_atomically(with_extension(base, ".csv"), [&](std::ostream& out) { write_csv(out, job, result); });
+  for (const char* extension : {".pdf", ".png"}) {
+    write_heat_map(picture(job, result), with_extension(base, extension));
+    write_bars(bars(job, result), base.string() + ".bars" + extension);
+  }
+  const std::string text = record(job, result).dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+  write_file_atomically(with_extension(base, ".json"), [&](std::ostream& out) { out << text; });
+  return base.string();
+}
+
+}  // namespace hesper
