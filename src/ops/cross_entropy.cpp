@@ -4,6 +4,7 @@
 
 #include "ops/directions.h"
 #include "ops/parameters.h"
+#include "ops/product.h"
 #include "ops/second_order.h"
 
 namespace hesper {
@@ -32,7 +33,7 @@ CrossEntropyHead::Result CrossEntropyHead::forward_adjoint(const Primal& p, cons
   for (int64_t i = 0, n = 0; i < rows; i += n) {
     const int64_t s = i / p.tokens.length;  // a run stays inside one sequence: gradients are kept per sequence
     n = std::min(step, (s + 1) * p.tokens.length - i);
-    Tensor z = x.narrow(0, i, n).mm(U.t()).to(at::kDouble);
+    Tensor z = product(x.narrow(0, i, n), U.t()).to(at::kDouble);
     const Tensor l = z.logsumexp(-1, true), y = target.narrow(0, i, n);
     lse.narrow(0, i, n).copy_(l);
     token_loss.narrow(0, i, n).copy_(l - z.gather(1, y));
@@ -40,7 +41,7 @@ CrossEntropyHead::Result CrossEntropyHead::forward_adjoint(const Primal& p, cons
       z.sub_(l).exp_();
       z.scatter_add_(1, y, at::full_like(l, -1)).mul_(weight.narrow(0, i, n));
       const Tensor z_bar = z.to(x.scalar_type());
-      x_bar.narrow(0, i, n).copy_(z_bar.mm(U));
+      x_bar.narrow(0, i, n).copy_(product(z_bar, U));
       if (selected) gradient.outer(table, z_bar, x.narrow(0, i, n), s);
     }
   }
@@ -73,8 +74,8 @@ void CrossEntropyHead::for_words(const Tangent& t, const Tensor& x_dot, bool who
   for (int64_t v = 0; v < words; v += step) {
     const int64_t n = std::min(step, words - v);
     const Tensor u = U.narrow(0, v, n);
-    const Tensor p = x.mm(u.t()).sub_(lse).exp_();  // (rows, n)
-    Tensor z_dot = flat.defined() ? flat.mm(u.t()).view({k, rows, n}) : Tensor();
+    const Tensor p = product(x, u.t()).sub_(lse).exp_();  // (rows, n)
+    Tensor z_dot = flat.defined() ? product(flat, u.t()).view({k, rows, n}) : Tensor();
     if (moved) {
       t.directions.add_linear(table, x, z_dot, k, words);
       mean = (z_dot * p).sum(-1, true);
@@ -91,7 +92,7 @@ Tensor CrossEntropyHead::adjoint_tangent(const Tangent& t, const Tensor& x_dot, 
   if (kind != Curvature::residual)
     for_words(t, x_dot, moved || reads, [&](const Tensor& u, const Tensor& p, Tensor z_dot) {
       const Tensor z_bar_dot = z_dot.mul_(p * w);
-      flat.addmm_(z_bar_dot.view({-1, z_bar_dot.size(2)}), u);
+      add_product(flat, z_bar_dot.view({-1, z_bar_dot.size(2)}), u);
       if (reads) out.outer(table, z_bar_dot, x);
     });
   if (kind != Curvature::gauss_newton && (moved || reads)) {

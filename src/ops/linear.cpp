@@ -2,6 +2,7 @@
 
 #include "ops/directions.h"
 #include "ops/parameters.h"
+#include "ops/product.h"
 #include "ops/second_order.h"
 
 namespace hesper {
@@ -11,13 +12,19 @@ enum Tangents { kXDot };  // (K, rows, in); likewise
 
 // (K, rows, i) x (i, o) as one product of K rows
 Tensor rows_times(const Tensor& x, const Tensor& w) {
-  return x.dim() == 2 ? x.mm(w) : x.reshape({-1, x.size(2)}).mm(w).view({x.size(0), x.size(1), w.size(1)});
+  return product(x.reshape({-1, x.size(2)}), w).view({x.size(0), x.size(1), w.size(1)});
 }
 }  // namespace
 
 Tensor Linear::forward(const Primal& p, const Tensors& x, Kept& kept) const {
   const Tensor w = p.parameters.get(weight(), x[0].scalar_type());
   if (p.keep && p.selection.has(weight())) kept.push_back(x[0]);
+  Tensor y = product(x[0], w.t());
+  return bias() < 0 ? y : y.add_(p.parameters.get(bias(), x[0].scalar_type()));
+}
+
+Tensor Linear::plain(const Primal& p, const Tensors& x) const {
+  const Tensor w = p.parameters.get(weight(), x[0].scalar_type());
   if (bias() < 0) return x[0].mm(w.t());
   return at::addmm(p.parameters.get(bias(), x[0].scalar_type()), x[0], w.t());
 }
@@ -29,7 +36,7 @@ Tensors Linear::adjoint(const Primal& p, const Tensor& y_bar, unsigned wanted, K
     kept.push_back(y_bar);
   }
   gradient.column_sums(bias(), per_sequence(y_bar));
-  return {wanted & 1u ? y_bar.mm(p.parameters.get(weight(), y_bar.scalar_type())) : Tensor()};
+  return {wanted & 1u ? product(y_bar, p.parameters.get(weight(), y_bar.scalar_type())) : Tensor()};
 }
 
 Tensor Linear::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {

@@ -12,6 +12,7 @@ class Linear : public Op {
  public:
   Linear(int x, int weight, int bias) : Op({x}, {weight, bias}) {}
   Tensor forward(const Primal&, const Tensors& x, Kept&) const override;
+  Tensor plain(const Primal&, const Tensors& x) const override;
   Tensors adjoint(const Primal&, const Tensor& y_bar, unsigned wanted, Kept&, Readout&) const override;
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
   Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "ops/directions.h"
+#include "ops/product.h"
 
 namespace hesper {
 namespace {
@@ -44,7 +45,7 @@ void SecondOrder::Part::add(const Tensor& a, const Tensor& b, double scale) {
       move(recent);
       recent.zero_();
     }
-    recent.addmm_(x.narrow(1, i, len), y.narrow(1, i, len).t(), 1, scale);
+    add_product(recent, x.narrow(1, i, len), y.narrow(1, i, len).t(), scale);
   }
 }
 
