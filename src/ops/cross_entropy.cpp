@@ -13,6 +13,26 @@ enum Tape { kX, kUp, kLse };  // (rows, C), U^T p (rows, C), logsumexp (rows, 1)
 
 constexpr int64_t kPrimalTile = 1 << 22;   // logits of the primal pass at a time (32 MiB in fp64)
 constexpr int64_t kTangentTile = 1 << 19;  // logits tangents of all K directions at a time (2 MiB in fp32)
+
+/// Some tokens of a tangent pass as tokens of their own.
+struct CountedTokens {
+  Tensor index;  // (m) int64
+  Tokens tokens;
+  Kept tape;
+
+  CountedTokens(const Tangent& t, const Tensor& rows)
+      : index(rows),
+        tokens{1,
+               rows.numel(),
+               0,
+               t.tokens.ids.index_select(0, rows),
+               t.tokens.targets.index_select(0, rows),
+               t.tokens.weights.index_select(0, rows)} {
+    for (const Tensor& kept : t.tape) tape.push_back(kept.index_select(0, rows));
+  }
+  Tangent tangent(const Tangent& t) const { return {tokens, t.parameters, t.directions, tape, t.alive}; }
+  Tensor rows_of(const Tensor& x_dot) const { return x_dot.defined() ? x_dot.index_select(1, index) : x_dot; }
+};
 }  // namespace
 
 int64_t primal_logits_bytes() { return 3 * kPrimalTile * 8; }  // logits, their exponentials, one temporary
@@ -26,23 +46,26 @@ CrossEntropyHead::Result CrossEntropyHead::forward_adjoint(const Primal& p, cons
                                                            Readout& gradient) const {
   const Tensor U = p.parameters.get(table, x.scalar_type());
   const int64_t rows = x.size(0), step = std::max<int64_t>(1, kPrimalTile / U.size(0));
-  const Tensor target = p.tokens.targets.unsqueeze(1), weight = p.tokens.weights.to(at::kDouble).unsqueeze(1);
-  Tensor token_loss = at::empty({rows, 1}, x.options().dtype(at::kDouble));
-  Tensor lse = at::empty_like(token_loss), x_bar = p.keep ? at::empty_like(x) : Tensor();
+  const Tensor weight = p.tokens.weights.to(at::kDouble).unsqueeze(1);
+  const auto wide = x.options().dtype(at::kDouble);
+  Tensor token_loss = at::zeros({rows, 1}, wide), lse = at::zeros_like(token_loss);
+  Tensor x_bar = p.keep ? at::zeros_like(x) : Tensor();
   const bool selected = gradient.wants(table);
-  for (int64_t i = 0, n = 0; i < rows; i += n) {
-    const int64_t s = i / p.tokens.length;  // a run stays inside one sequence: gradients are kept per sequence
-    n = std::min(step, (s + 1) * p.tokens.length - i);
-    Tensor z = product(x.narrow(0, i, n), U.t()).to(at::kDouble);
-    const Tensor l = z.logsumexp(-1, true), y = target.narrow(0, i, n);
-    lse.narrow(0, i, n).copy_(l);
-    token_loss.narrow(0, i, n).copy_(l - z.gather(1, y));
-    if (p.keep) {
-      z.sub_(l).exp_();
-      z.scatter_add_(1, y, at::full_like(l, -1)).mul_(weight.narrow(0, i, n));
-      const Tensor z_bar = z.to(x.scalar_type());
-      x_bar.narrow(0, i, n).copy_(product(z_bar, U));
-      if (selected) gradient.outer(table, z_bar, x.narrow(0, i, n), s);
+  for (int64_t s = 0; s < p.tokens.sequences; ++s) {  // gradients are kept per sequence
+    const Tensor counted = p.tokens.cut(s, 0, p.tokens.length).counted() + s * p.tokens.length;
+    for (int64_t i = 0; i < counted.numel(); i += step) {
+      const Tensor at = counted.slice(0, i, i + step), mine = x.index_select(0, at);
+      Tensor z = product(mine, U.t()).to(at::kDouble);
+      const Tensor l = z.logsumexp(-1, true), y = p.tokens.targets.index_select(0, at).unsqueeze(1);
+      lse.index_copy_(0, at, l);
+      token_loss.index_copy_(0, at, l - z.gather(1, y));
+      if (p.keep) {
+        z.sub_(l).exp_();
+        z.scatter_add_(1, y, at::full_like(l, -1)).mul_(weight.index_select(0, at));
+        const Tensor z_bar = z.to(x.scalar_type());
+        x_bar.index_copy_(0, at, product(z_bar, U));
+        if (selected) gradient.outer(table, z_bar, mine, s);
+      }
     }
   }
   const Tensor losses = (token_loss * weight).view({p.tokens.sequences, p.tokens.length}).sum(1);
@@ -85,6 +108,24 @@ void CrossEntropyHead::for_words(const Tangent& t, const Tensor& x_dot, bool who
 }
 
 Tensor CrossEntropyHead::adjoint_tangent(const Tangent& t, const Tensor& x_dot, Curvature kind, Readout& out) const {
+  const Tensor counted = t.tokens.counted();
+  if (counted.numel() == t.tokens.rows()) return adjoint_tangent_of_counted(t, x_dot, kind, out);
+  if (counted.numel() == 0) return {};
+  const CountedTokens c(t, counted);
+  const Tensor some = adjoint_tangent_of_counted(c.tangent(t), c.rows_of(x_dot), kind, out);
+  return at::zeros({some.size(0), t.tokens.rows(), some.size(2)}, some.options()).index_copy_(1, counted, some);
+}
+
+void CrossEntropyHead::second_order(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const {
+  const Tensor counted = t.tokens.counted();
+  if (counted.numel() == t.tokens.rows()) return second_order_of_counted(t, x_dot, form);
+  if (counted.numel() == 0) return;
+  const CountedTokens c(t, counted);
+  second_order_of_counted(c.tangent(t), c.rows_of(x_dot), form);
+}
+
+Tensor CrossEntropyHead::adjoint_tangent_of_counted(const Tangent& t, const Tensor& x_dot, Curvature kind,
+                                                    Readout& out) const {
   const bool moved = t.directions.touches(table), reads = out.wants(table);
   const Tensor &x = t.tape[kX], w = t.tokens.weights.to(x.scalar_type()).unsqueeze(1);
   Tensor x_bar_dot = at::zeros({t.alive, x.size(0), x.size(1)}, x.options());
@@ -103,12 +144,12 @@ Tensor CrossEntropyHead::adjoint_tangent(const Tangent& t, const Tensor& x_dot, 
   return x_bar_dot;
 }
 
-void CrossEntropyHead::second_order(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const {
+void CrossEntropyHead::second_order_of_counted(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const {
   if (!t.directions.touches(table) && x_dot.defined() && t.alive > x_dot.size(2)) {
     // More directions than channels: x_dot_i . (U^T Lambda z_dot_j) costs less than the product over words.
     const Selection none;
     Readout nothing(none, t.alive, x_dot.device());
-    form.add_gauss_newton(x_dot, adjoint_tangent(t, x_dot, Curvature::gauss_newton, nothing));
+    form.add_gauss_newton(x_dot, adjoint_tangent_of_counted(t, x_dot, Curvature::gauss_newton, nothing));
     if (form.reads().wants(table)) form.reads().outer(table, adjoint_of_logits(t), x_dot);
     return;
   }

@@ -7,8 +7,10 @@
 //   U_bar     = z_bar^T x                                         U_bar_dot = z_bar_dot^T x + z_bar^T x_dot
 //   second order: sum w p (z_dot_i - p.z_dot_i)(z_dot_j - p.z_dot_j)  (Gauss-Newton)  + <z_bar, U_dot_i x_dot_j +
 //   U_dot_j x_dot_i>
-// Logits live for a run of tokens and a run of words only. p.z_dot costs no pass over the words: it is x_dot . (U^T p),
-// and U^T p is left on the tape by the primal pass. Sums over words are fp64 in the primal pass whatever its precision.
+// Tokens that carry no loss (w = 0: the last one, those before --loss-from, labels of -100) skip the head in every
+// pass. Logits live for a run of tokens and a run of words only. p.z_dot costs no pass over the words: it is x_dot .
+// (U^T p), and U^T p is left on the tape by the primal pass. Sums over words are fp64 in the primal pass whatever its
+// precision.
 #include "ops/op.h"
 
 namespace hesper {
@@ -34,7 +36,7 @@ class CrossEntropyHead {
   /// z = x U^T for some rows: (rows, V).
   Tensor logits(const Parameters& parameters, const Tensor& x) const;
 
-  /// x_bar_dot (K, rows, C); U_bar_dot into `out`.
+  /// x_bar_dot (K, rows, C), undefined where no row carries loss; U_bar_dot into `out`.
   Tensor adjoint_tangent(const Tangent& t, const Tensor& x_dot, Curvature kind, Readout& out) const;
   void second_order(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const;
 
@@ -42,6 +44,9 @@ class CrossEntropyHead {
   const int table;  // parameter number of U (V, C): lm_head, or the embedding when tied
 
  private:
+  // The maps over tokens that all carry loss.
+  Tensor adjoint_tangent_of_counted(const Tangent& t, const Tensor& x_dot, Curvature kind, Readout& out) const;
+  void second_order_of_counted(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const;
   Tensor adjoint_of_logits(const Tangent& t) const;
   /// Calls f(U's rows, p, z_dot - p.z_dot) for runs of words; `whole`: one run of all V.
   template <class F>

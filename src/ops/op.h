@@ -35,6 +35,8 @@ struct Tokens {
   int64_t rows() const { return sequences * length; }
   /// Tokens [begin, begin + length) of sequence s.
   Tokens cut(int64_t s, int64_t begin, int64_t length) const;
+  /// (m) int64, ascending: the rows that carry loss, the only ones the head has to see.
+  Tensor counted() const { return weights.nonzero().squeeze(1); }
 };
 
 /// What an op keeps for the later maps. Every tensor leads with rows, (B*T, ...) on the tape and (K, rows, ...)
