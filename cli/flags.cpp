@@ -74,7 +74,7 @@ void add_selection(CLI::App& app, Flags& f) {
   app.add_option("--t", f.t, "the first weights of row 0 of each layer (5)");
   app.add_option("--rows", f.rows, "a:b, rows of each layer");
   app.add_option("--cols", f.cols, "c:d, columns of each layer");
-  app.add_option("--indices", f.indices, "flat indices into each layer: .pt, .npy or text file");
+  app.add_option("--indices", f.indices, "flat indices into each layer, their order kept: .pt, .npy or text file");
   app.add_option("--random", f.random, "so many random weights of each layer");
   group_options(app, "Selection");
 }

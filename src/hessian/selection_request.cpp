@@ -113,7 +113,7 @@ IndexRange check_range(const char* flag, const std::optional<IndexRange>& range,
   return *range;
 }
 
-// Flat indices of one parameter, ascending.
+// Flat indices of one parameter: in the order of --indices, ascending otherwise.
 at::Tensor entries(const SelectionRequest& request, const ParameterSpec& spec, uint64_t number) {
   const int64_t cols = spec.shape.back();
   const int64_t rows = spec.shape.size() > 1 ? spec.shape[0] : 1;
@@ -129,14 +129,14 @@ at::Tensor entries(const SelectionRequest& request, const ParameterSpec& spec, u
     return at::add(at::arange(r.begin, r.end).unsqueeze(1) * cols, at::arange(c.begin, c.end)).flatten();
   }
   if (request.indices) {
-    const at::Tensor flat = std::get<0>(request.indices->to(at::kLong).flatten().sort());
+    const at::Tensor given = request.indices->to(at::kLong).flatten(), flat = std::get<0>(given.sort());
     if (flat.numel() == 0) refuse("--indices: no index is given");
     const auto low = flat[0].item<int64_t>(), high = flat[-1].item<int64_t>();
     if (low < 0) refuse("--indices: {} is negative", low);
     if (high >= total) refuse("--indices: {} is outside {}, which has {} weights", high, spec.name, total);
     const at::Tensor again = flat.slice(0, 1).eq(flat.slice(0, 0, -1)).nonzero();
     if (again.numel() > 0) refuse("--indices: {} is given twice", flat[again[0].item<int64_t>()].item<int64_t>());
-    return flat;
+    return given;
   }
   if (request.random) {
     if (*request.random < 1) refuse("--random {}: at least 1 weight is needed", *request.random);

@@ -1,6 +1,6 @@
 #pragma once
 // Selection flags -> entries of parameters, in the order of the rows of H: block, then layer in module order, then
-// index.
+// index; of --indices, the order in which they are given.
 #include <ATen/ATen.h>
 
 #include <cstdint>
@@ -26,7 +26,7 @@ struct SelectionRequest {
   // At most one of these four ways; none: all of the parameter.
   std::optional<int64_t> t;              // first t entries of row 0 (a vector is one row)
   std::optional<IndexRange> rows, cols;  // either alone takes all of the other
-  std::optional<at::Tensor> indices;     // (m) int64, flat, any order, for each parameter
+  std::optional<at::Tensor> indices;     // (m) int64, flat, for each parameter; their order is kept
   std::optional<int64_t> random;         // m distinct entries of each parameter
   uint64_t seed = 0;
 };

@@ -127,7 +127,7 @@ TEST(SelectionRequest, Entries) {
   EXPECT_EQ(flat(r).size(), 16u);
   r.rows.reset();
   r.indices = at::tensor({40, 3, 95}, at::kInt);
-  EXPECT_EQ(flat(r), (std::vector<int64_t>{3, 40, 95}));
+  EXPECT_EQ(flat(r), (std::vector<int64_t>{40, 3, 95}));  // the order given is the order of the rows of H
 }
 
 TEST(SelectionRequest, AVectorIsOneRow) {
