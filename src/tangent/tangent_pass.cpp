@@ -21,6 +21,8 @@ struct TangentPass::Run {
   SecondOrder* form = nullptr;  // Gram pass
   Readout* out = nullptr;       // two-pass product
   Curvature kind = Curvature::hessian;
+  bool recompute = false;  // two-pass: see product
+  bool again = false;      // the segment that runs now runs for the second time
 
   int64_t alive = 0;
   Tensors border{};      // tangents
@@ -28,9 +30,17 @@ struct TangentPass::Run {
   // What adjoint_tangent reads, per segment, cut and op; and the head's input, per cut.
   std::vector<std::vector<std::vector<Kept>>> kept{};
   Tensors head_x_dot{};
-  std::vector<int> lent{};  // border values of the segment whose memory has gone to a new one
+  struct Borrowed {
+    size_t place;
+    int value;
+  };
+  std::vector<std::vector<Borrowed>> borrowed{};  // per attention: its inputs, gone from what it has kept
+  std::vector<int> lent{};                        // border values of the segment whose memory has gone to a new one
 
-  bool keeps() const { return out && kind != Curvature::gauss_newton; }
+  /// True where what forward_tangent leaves for the way back is kept as soon as it is made.
+  bool keeps(const Segment& segment, bool last) const {
+    return out && kind != Curvature::gauss_newton && (!recompute || again || last || !segment.token_local);
+  }
 };
 
 TangentPass::TangentPass(const Program& program, const Parameters& parameters, const Selection& selection,
@@ -116,6 +126,7 @@ void TangentPass::forward_cut(Run& run, const Segment& segment, const Cut& cut) 
   const Tokens tokens = tape_.tokens.cut(run.window, begin, length);
   const bool last = &segment == &program_.segments().back();
   std::optional<SecondOrder> form;
+  const bool keeps = run.keeps(segment, last);
   if (run.form) form.emplace(run.form->cut());
   Tensors dot(program_.values());
   for (int x : segment.inputs) dot[x] = cut_of(run.border[x], begin, length);
@@ -131,23 +142,25 @@ void TangentPass::forward_cut(Run& run, const Segment& segment, const Cut& cut) 
       dot[op.output] = op.forward_tangent(t, x, kept);
       if (form) op.second_order(t, kept, *form);
     }
-    if (run.keeps()) kept_ops.push_back(std::move(kept));
+    if (keeps) kept_ops.push_back(std::move(kept));
   }
   const Tensor head_x_dot = last ? dot[program_.cross_entropy().input] : Tensor();
   if (last && form) {
     const Kept tape = tape_of(tape_.head, run, begin, length);
     program_.cross_entropy().second_order({tokens, parameters_, run.v, tape, run.alive}, head_x_dot, *form);
   }
+  // The second time only the attention that follows reads what the segment makes.
+  const std::vector<int>& outputs = run.again ? (&segment + 1)->inputs : segment.outputs;
   in_turn([&] {
     if (form) form->commit(*run.form);
-    if (run.keeps()) run.kept[&segment - program_.segments().data()].push_back(std::move(kept_ops));
+    if (keeps) run.kept[&segment - program_.segments().data()].push_back(std::move(kept_ops));
     if (last && !form) run.head_x_dot.push_back(head_x_dot);
-    for (int y : segment.outputs)
+    for (int y : outputs)
       if (dot[y].defined() && !run.border[y].defined())
         run.border[y] = count == 1 ? dot[y] : border_for(run, segment, dot[y]);
   });
   if (count == 1) return;
-  for (int y : segment.outputs)
+  for (int y : outputs)
     if (dot[y].defined()) run.border[y].narrow(1, begin, length).copy_(dot[y]);
 }
 
@@ -169,7 +182,27 @@ void TangentPass::forward(Run& run, const Segment& segment) const {
   for (int x : segment.inputs) grow(run.border[x], run.alive);
   run.lent.clear();
   for_cuts(segment, run.alive, [&](const Cut& cut) { forward_cut(run, segment, cut); });
+  const bool last = &segment == &program_.segments().back();
+  if (run.recompute && !run.again && !last) {
+    if (segment.token_local) return;  // its inputs are where it starts again
+    std::vector<Run::Borrowed>& borrowed = run.borrowed[&segment - program_.segments().data()];
+    Kept& kept = run.kept[&segment - program_.segments().data()][0][0];
+    for (size_t i = 0; i < kept.size(); ++i)
+      for (int x : (&segment - 1)->outputs)
+        if (kept[i].defined() && kept[i].is_same(run.border[x])) kept[i] = Tensor(), borrowed.push_back({i, x});
+  }
   for (int x : segment.last) run.border[x] = Tensor();
+}
+
+/// Runs the token-local segment before `attention` again from its inputs: what it keeps, and the attention's inputs,
+/// which stand in what the attention has kept.
+void TangentPass::recompute(Run& run, const Segment& attention) const {
+  run.again = true;
+  forward(run, *(&attention - 1));
+  run.again = false;
+  const size_t number = &attention - program_.segments().data();
+  for (const auto& [place, value] : run.borrowed[number]) run.kept[number][0][0][place] = run.border[value];
+  for (int x : attention.last) run.border[x] = Tensor();
 }
 
 void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut) const {
@@ -213,18 +246,21 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut)
 void TangentPass::backward(Run& run, const Segment& segment) const {
   for_cuts(segment, run.alive, [&](const Cut& cut) { backward_cut(run, segment, cut); });
   run.kept[&segment - program_.segments().data()].clear();
+  run.head_x_dot.clear();
   for (int y : segment.outputs) run.border_bar[y] = Tensor();
 }
 
-Tensor TangentPass::product(const Directions& v, int64_t s, Curvature kind) const {
+Tensor TangentPass::product(const Directions& v, int64_t s, Curvature kind, bool recompute) const {
   const at::NoGradGuard no_grad;
   Readout out = Readout::of(selection_, v, v.count(), parameters_.device());
   Run run{v, s};
   run.out = &out;
   run.kind = kind;
+  run.recompute = recompute && kind != Curvature::gauss_newton;  // which keeps nothing
   run.border.resize(program_.values());
   run.border_bar.resize(program_.values());
   run.kept.resize(program_.segments().size());
+  run.borrowed.resize(program_.segments().size());
   for (const Segment& segment : program_.segments()) {
     // Every direction goes all the way back, so all are carried from the first start on.
     if (run.alive == 0 && reach(program_, segment, v) > 0) run.alive = v.count();
@@ -236,7 +272,10 @@ Tensor TangentPass::product(const Directions& v, int64_t s, Curvature kind) cons
   for (auto segment = program_.segments().rbegin(); segment != program_.segments().rend(); ++segment) {
     const bool active = std::any_of(program_.ops().begin() + segment->begin, program_.ops().begin() + segment->end,
                                     [&](const auto& op) { return tape_.active[op->output]; });
-    if (active || segment == program_.segments().rbegin()) backward(run, *segment);
+    if (!active && segment != program_.segments().rbegin()) continue;
+    const bool ran = !run.kept[&*segment - program_.segments().data()].empty();
+    if (run.recompute && !segment->token_local && ran) this->recompute(run, *segment);
+    backward(run, *segment);
   }
   return out.values();
 }

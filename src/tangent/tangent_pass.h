@@ -21,8 +21,10 @@ class TangentPass {
               int64_t cut_rows = 0);
 
   /// H V, G V or R V of window s's own loss at the selected weights: (K, n) fp64; for whole-tensor directions V^T H V,
-  /// (K, K), symmetric up to rounding.
-  Tensor product(const Directions& v, int64_t s, Curvature kind) const;
+  /// (K, K), symmetric up to rounding. `recompute`: of each block only the residual stream and the attention's output
+  /// stay until the way back, which runs the token-local ops of a block once more before it goes through it. The same
+  /// operations on the same numbers: the same bits.
+  Tensor product(const Directions& v, int64_t s, Curvature kind, bool recompute = false) const;
 
   struct Forms {
     Tensor gauss_newton, residual;  // (K, K) fp64, symmetric
@@ -35,6 +37,7 @@ class TangentPass {
   struct Cut;
   void forward(Run& run, const Segment& segment) const;
   void forward_cut(Run& run, const Segment& segment, const Cut& cut) const;
+  void recompute(Run& run, const Segment& attention) const;
   void backward(Run& run, const Segment& segment) const;
   void backward_cut(Run& run, const Segment& segment, const Cut& cut) const;
   Tensor border_for(Run& run, const Segment& segment, const Tensor& part) const;

@@ -30,6 +30,10 @@ void expect_everything(const Toy& toy, const Selection& selection) {
     EXPECT_LT(error(product, h), kTolerance);
     const Tensor g = pass.product(units, s, Curvature::gauss_newton), r = pass.product(units, s, Curvature::residual);
     EXPECT_LT(error(g + r, h), kTolerance);
+    // Recomputation runs the same operations again: the same bits.
+    EXPECT_TRUE(at::equal(pass.product(units, s, Curvature::hessian, true), product));
+    EXPECT_TRUE(at::equal(pass.product(units, s, Curvature::gauss_newton, true), g));
+    EXPECT_TRUE(at::equal(pass.product(units, s, Curvature::residual, true), r));
 
     const TangentPass::Forms forms = pass.second_order(units, s);
     EXPECT_LT(error(forms.gauss_newton + forms.residual, h), kTolerance);
