@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/product.h"
+
 namespace hesper {
 
 Tokens Tokens::cut(int64_t s, int64_t begin, int64_t count) const {
@@ -26,7 +28,7 @@ Tensor piecewise_product(const Tensor& x, const Tensor& y) {
   Tensor sum = at::zeros({a.size(0), b.size(0)}, a.options().dtype(at::kDouble));
   for (int64_t i = 0; i < a.size(1); i += piece) {
     const int64_t length = std::min(piece, a.size(1) - i);
-    sum.add_(a.narrow(1, i, length).mm(b.narrow(1, i, length).t()));
+    sum.add_(product(a.narrow(1, i, length), b.narrow(1, i, length).t()));
   }
   return sum;
 }
