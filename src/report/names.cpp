@@ -9,15 +9,6 @@
 namespace hesper {
 namespace {
 
-// Layer names keep their dots; what a folder or a shell could trip over becomes '_'.
-std::string file_safe(const std::string& name) {
-  std::string out = name;
-  std::replace_if(
-      out.begin(), out.end(),
-      [](unsigned char c) { return !(std::isalnum(c) || c == '.' || c == '_' || c == '-' || c >= 0x80); }, '_');
-  return out;
-}
-
 bool are_first_blocks(const std::vector<int64_t>& blocks) {
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (blocks[i] != static_cast<int64_t>(i)) return false;
@@ -26,6 +17,14 @@ bool are_first_blocks(const std::vector<int64_t>& blocks) {
 }
 
 }  // namespace
+
+std::string file_safe(const std::string& name) {
+  std::string out = name;
+  std::replace_if(
+      out.begin(), out.end(),
+      [](unsigned char c) { return !(std::isalnum(c) || c == '.' || c == '_' || c == '-' || c >= 0x80); }, '_');
+  return out;
+}
 
 std::string result_name(const NameParts& parts) {
   if (parts.layers.empty()) throw std::invalid_argument("a result's name needs at least one layer");

@@ -6,6 +6,9 @@
 
 namespace hesper {
 
+// Layer names keep their dots; what a folder or a shell could trip over becomes '_'.
+std::string file_safe(const std::string& name);
+
 // What the file name of an exact result is made of.
 struct NameParts {
   std::vector<std::string> layers;  // as the user names them, e.g. self_attn.q_proj, or a parameter's full name

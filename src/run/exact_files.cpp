@@ -1,22 +1,16 @@
 #include "run/exact_files.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <fstream>
 #include <set>
-#include <stdexcept>
 
 #include "checkpoint/safetensors.h"
-#include "report/atomic_file.h"
 #include "report/heat_map.h"
 #include "report/names.h"
 #include "report/pt_file.h"
 #include "report/record.h"
-#include "text/sha256.h"
 
 namespace hesper {
 namespace {
@@ -24,22 +18,9 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-fs::path with_extension(const fs::path& base, const char* extension) { return base.string() + extension; }
-
 std::vector<int64_t> to_vector(const at::Tensor& indices) {
   const at::Tensor flat = indices.to(at::kCPU, at::kLong).contiguous();
   return {flat.const_data_ptr<int64_t>(), flat.const_data_ptr<int64_t>() + flat.numel()};
-}
-
-std::string selection_sha256(const ResolvedSelection& selection) {
-  Sha256 digest;
-  for (size_t i = 0; i < selection.tensors.size(); ++i) {
-    const std::string head = selection.tensors[i].name + "\n";
-    digest.update(std::as_bytes(std::span(head)));
-    const std::vector<int64_t> flat = to_vector(selection.selection.parts()[i].flat);
-    digest.update(std::as_bytes(std::span(flat)));
-  }
-  return digest.hex();
 }
 
 // The t of "first t weights of row 0 of every tensor"; nullopt for any other selection.
@@ -138,18 +119,6 @@ json plan_json(const Plan& plan, int64_t baseline) {
           {"memory_limit", plan.limit}};
 }
 
-// The configuration of an existing record; null where there is none.
-json recorded_configuration(const fs::path& path) {
-  if (!fs::exists(path)) return nullptr;
-  std::ifstream file(path);
-  const json record = json::parse(file, nullptr, false);
-  if (!record.is_object() || !record.contains("configuration") || !record["configuration"].is_object()) {
-    throw std::invalid_argument(
-        fmt::format("{}: not the record of an exact result; --overwrite replaces it", path.string()));
-  }
-  return record["configuration"];
-}
-
 }  // namespace
 
 std::string precision_name(at::ScalarType precision) { return precision == at::kDouble ? "fp64" : "fp32"; }
@@ -218,33 +187,9 @@ bool exact_exists(const fs::path& folder, const ExactJob& job) {
 }
 
 void check_existing(const fs::path& folder, const ExactJob& job) {
-  for (const Curvature curvature : job.options.curvatures) {
-    const fs::path path = with_extension(folder / exact_name(job, curvature), ".json");
-    const json before = recorded_configuration(path), now = exact_configuration(job, curvature);
-    if (before.is_null() || before == now) continue;
-    std::string difference = "other options";
-    for (const auto& [key, value] : now.items()) {
-      const json old = before.value(key, json());
-      if (old == value) continue;
-      difference = old.is_string() && value.is_string() && old.get<std::string>().size() < 20
-                       ? fmt::format("{} {}, now {}", key, old.get<std::string>(), value.get<std::string>())
-                       : fmt::format("another {}", key);
-      break;
-    }
-    throw std::invalid_argument(
-        fmt::format("{}: made with {}; --overwrite replaces it, --out DIR keeps both", path.string(), difference));
-  }
-}
-
-void check_writable(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw std::runtime_error(fmt::format("cannot write {}: {}", folder.string(), error.message()));
-  std::string probe = (folder / ".hesper-XXXXXX").string();
-  const int file = ::mkstemp(probe.data());
-  if (file < 0) throw std::runtime_error(fmt::format("cannot write {}: {}", folder.string(), std::strerror(errno)));
-  ::close(file);
-  ::unlink(probe.c_str());
+  for (const Curvature curvature : job.options.curvatures)
+    check_configuration(with_extension(folder / exact_name(job, curvature), ".json"),
+                        exact_configuration(job, curvature));
 }
 
 at::Tensor exact_matrix(const ExactJob& job, const ExactResult& result, const ExactBlock& block) {
@@ -273,8 +218,7 @@ std::vector<WrittenResult> write_exact(const fs::path& folder, const ExactJob& j
     out["errors_of"] = to_string(block.kind) + " of the mean cross entropy";
     out["mean_window_loss"] = result.mean_loss;
     out["plan"] = plan_json(result.plan, result.baseline_memory);
-    const std::string text = out.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
-    write_file_atomically(with_extension(base, ".json"), [&](std::ostream& stream) { stream << text; });
+    write_json(with_extension(base, ".json"), out);
     written.push_back({base.string(), matrix.norm().item<double>(), record.spectrum});
   }
   return written;

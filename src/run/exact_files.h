@@ -12,6 +12,7 @@
 #include "ops/cross_entropy.h"
 #include "report/spectrum.h"
 #include "run/exact.h"
+#include "run/result_files.h"
 
 namespace hesper {
 
@@ -44,9 +45,6 @@ bool exact_exists(const std::filesystem::path& folder, const ExactJob& job);
 /// Throws std::invalid_argument where a result of that name was made with another configuration (naming the first
 /// difference) or its record cannot be read.
 void check_existing(const std::filesystem::path& folder, const ExactJob& job);
-
-/// Makes the folder and writes a file into it for a moment. Throws std::runtime_error "cannot write FOLDER: reason".
-void check_writable(const std::filesystem::path& folder);
 
 /// The block for the job's objective, (n, n) fp64: H, G or R of the mean cross entropy; for the perplexity P
 /// P (H + g g^T), P (G + g g^T) or P R.

@@ -167,7 +167,7 @@ TEST_F(Exact, AnotherConfigurationIsNotOverwritten) {
   EXPECT_EQ(exact({"--out", "o", "--precision", "fp64", "--overwrite"}).code, 0);
   EXPECT_EQ(read_pt(folder / ("o/" + name + ".pt")).scalar_type(), at::kDouble);
   write_bytes(folder / ("o/" + name + ".json"), "[1, 2");
-  expect_refusal(exact({"--out", "o"}), 2, "not the record of an exact result");
+  expect_refusal(exact({"--out", "o"}), 2, "not the record of a result");
 }
 
 TEST_F(Exact, FullErrorsCompareInTheirUnits) {

@@ -1,0 +1,70 @@
+#pragma once
+// The files of a diagonal, whatever estimated it, in FOLDER/diag_hessian.
+// One tensor, NAME = hessian_diag_{layer}_block{i}_{method}_b{b}_seed{seed}[_T{seqlen}][_sel{8 hex}]:
+//   NAME.pt (in the weight's shape), NAME.pdf .png (heat map), NAME.csv (sums with bars, unit_sums.h), NAME.json;
+//   with full errors NAME.safetensors, as below
+// Several tensors, NAME = hessian_diag_{n}_tensors_{method}_b{b}_seed{seed}[_T{seqlen}]_sel{8 hex}: of each tensor
+//   {block}/{layer}_{method}_b{b}_seed{seed}[_T{seqlen}] .pt .pdf .png, and of all
+//   NAME.safetensors (by full names; with full errors NAME.stderr_probe and NAME.stderr_data beside each),
+//   NAME.pdf .png (overview, layers x blocks), NAME.csv, NAME.json
+// A .json is written last, so it marks a whole result.
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hessian/diagonal_moments.h"
+#include "hessian/selection_request.h"
+#include "hessian/unit_sums.h"
+#include "text/windows.h"
+
+namespace hesper {
+
+/// What was asked for.
+struct DiagonalJob {
+  std::string title;   // of pictures: "Hessian diagonal"
+  std::string method;  // in names: "vhp_samples100", "fisher", "exact"
+  std::string model_name, model_sha256, data_name;
+  Windows windows;
+  ResolvedSelection selection;
+  std::vector<UnitSums> sums;     // one a tensor
+  bool double_precision = false;  // of the files; else float32
+  bool full_errors = false;
+  uint64_t seed = 0;
+  nlohmann::json configuration;  // options of the method that the result depends on; the writer adds model, data,
+                                 // selection and errors
+  std::vector<std::string> command_line;
+};
+
+/// Of one tensor.
+struct TensorDiagonal {
+  DiagonalBars entries;                             // (m)
+  DiagonalBars sums;                                // of UnitSums
+  nlohmann::json notes = nlohmann::json::object();  // what the method has to say of it, for the record
+};
+
+struct DiagonalResult {
+  std::vector<TensorDiagonal> tensors;  // as the job's selection
+  double loss = 0;                      // sum of cross entropies / predicted tokens
+  int64_t products = 0;
+  double seconds = 0;
+  std::string device, precision;  // "fp32 tangents, fp64 primal"
+  int64_t peak_memory = 0;        // anonymous bytes at the peak
+  std::optional<double> precision_error;
+  nlohmann::json notes = nlohmann::json::object();  // plan, scope, stop, ... for the record
+};
+
+/// Path of the result below `folder`, without extension: that of all tensors.
+std::string diagonal_name(const DiagonalJob& job);
+
+/// True where a result of that name is in `folder` already.
+bool diagonal_exists(const std::filesystem::path& folder, const DiagonalJob& job);
+/// Throws std::invalid_argument where one was made with another configuration or its record cannot be read.
+void check_existing(const std::filesystem::path& folder, const DiagonalJob& job);
+
+/// Writes all files; returns the path of the result without extension. Throws std::runtime_error when a file cannot be
+/// written.
+std::string write_diagonals(const std::filesystem::path& folder, const DiagonalJob& job, const DiagonalResult& result);
+
+}  // namespace hesper

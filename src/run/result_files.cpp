@@ -1,0 +1,72 @@
+#include "run/result_files.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <span>
+#include <stdexcept>
+
+#include "report/atomic_file.h"
+#include "text/sha256.h"
+
+namespace hesper {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+fs::path with_extension(const fs::path& base, const char* extension) { return base.string() + extension; }
+
+std::string selection_sha256(const ResolvedSelection& selection) {
+  Sha256 digest;
+  for (size_t i = 0; i < selection.tensors.size(); ++i) {
+    const std::string head = selection.tensors[i].name + "\n";
+    digest.update(std::as_bytes(std::span(head)));
+    const at::Tensor flat = selection.selection.parts()[i].flat.to(at::kCPU, at::kLong).contiguous();
+    digest.update(std::as_bytes(std::span(flat.const_data_ptr<int64_t>(), static_cast<size_t>(flat.numel()))));
+  }
+  return digest.hex();
+}
+
+void check_configuration(const fs::path& path, const json& now) {
+  if (!fs::exists(path)) return;
+  std::ifstream file(path);
+  const json record = json::parse(file, nullptr, false);
+  if (!record.is_object() || !record.contains("configuration") || !record["configuration"].is_object()) {
+    throw std::invalid_argument(fmt::format("{}: not the record of a result; --overwrite replaces it", path.string()));
+  }
+  const json& before = record["configuration"];
+  if (before == now) return;
+  std::string difference = "other options";
+  for (const auto& [key, value] : now.items()) {
+    const json old = before.value(key, json());
+    if (old == value) continue;
+    difference = old.is_string() && value.is_string() && old.get<std::string>().size() < 20
+                     ? fmt::format("{} {}, now {}", key, old.get<std::string>(), value.get<std::string>())
+                 : old.is_number() && value.is_number() ? fmt::format("{} {}, now {}", key, old.dump(), value.dump())
+                                                        : fmt::format("another {}", key);
+    break;
+  }
+  throw std::invalid_argument(
+      fmt::format("{}: made with {}; --overwrite replaces it, --out DIR keeps both", path.string(), difference));
+}
+
+void check_writable(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw std::runtime_error(fmt::format("cannot write {}: {}", folder.string(), error.message()));
+  std::string probe = (folder / ".hesper-XXXXXX").string();
+  const int file = ::mkstemp(probe.data());
+  if (file < 0) throw std::runtime_error(fmt::format("cannot write {}: {}", folder.string(), std::strerror(errno)));
+  ::close(file);
+  ::unlink(probe.c_str());
+}
+
+void write_json(const fs::path& path, const json& json) {
+  const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  write_file_atomically(path, [&](std::ostream& stream) { stream << text; });
+}
+
+}  // namespace hesper
