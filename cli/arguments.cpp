@@ -11,10 +11,9 @@
 namespace hesper::cli {
 namespace {
 
-constexpr std::array later_commands = {"diag", "fisher", "sweep", "merge"};
-constexpr std::array later_flags = {"--resume",  "--parts",  "--snapshot-every", "--revision",  "--cache-dir",
-                                    "--offline", "--probes", "--vhp-samples",    "--rel-error", "--of",
-                                    "--target",  "--method", "--probe-scope"};
+constexpr std::array later_commands = {"fisher", "sweep", "merge"};
+constexpr std::array later_flags = {"--resume",   "--parts",     "--snapshot-every",
+                                    "--revision", "--cache-dir", "--offline"};
 
 template <size_t n>
 bool holds(const std::array<const char*, n>& list, std::string_view name) {

@@ -52,13 +52,18 @@ void Console::progress(const Progress& p) {
   last_ = now;
   const double left = p.done > 0 ? p.seconds * static_cast<double>(p.units - p.done) / static_cast<double>(p.done) : 0;
   if (json_) {
-    event("progress",
-          {{"done", p.done}, {"units", p.units}, {"products", p.products}, {"seconds", p.seconds}, {"left", left}});
+    event("progress", {{"done", p.done},
+                       {"units", p.units},
+                       {"products", p.products},
+                       {"seconds", p.seconds},
+                       {"left", left},
+                       {"bar", p.bar > 0 ? nlohmann::json(p.bar) : nlohmann::json()}});
     return;
   }
   const std::string rate =
       p.products > 0 && p.seconds > 0 ? fmt::format(", {:.3g} products/s", p.products / p.seconds) : "";
-  const std::string text = fmt::format("{}/{} units{}, {} left", p.done, p.units, rate, say_seconds(left));
+  const std::string bar = p.bar > 0 ? fmt::format(", error {:.3g}%", 100 * p.bar) : "";
+  const std::string text = fmt::format("{}/{} units{}, {} left{}", p.done, p.units, rate, say_seconds(left), bar);
   put(terminal_ ? "\r" + text + "\x1b[K" : text + "\n");
   open_ = terminal_;
 }

@@ -71,7 +71,7 @@ void add_selection(CLI::App& app, Flags& f) {
   app.add_option("--num-layers", f.num_layers, "the first linear layers of a block, instead of --layer")
       ->check(CLI::PositiveNumber)
       ->excludes("--layer");
-  app.add_option("--t", f.t, "the first weights of row 0 of each layer (5)");
+  app.add_option("--t", f.t, "the first weights of row 0 of each layer (exact: 5, where nothing else is chosen)");
   app.add_option("--rows", f.rows, "a:b, rows of each layer");
   app.add_option("--cols", f.cols, "c:d, columns of each layer");
   app.add_option("--indices", f.indices, "flat indices into each layer, their order kept: .pt, .npy or text file");
@@ -89,24 +89,29 @@ void add_threads(CLI::App& app, Flags& f) {
   group_options(app, "Engine");
 }
 
+void add_tangents(CLI::App& app, Flags& f) {
+  app.add_option("--precision", f.precision, "of tangents: fp32 (default) or fp64; .pt has the same");
+  app.add_option("--primal-precision", f.primal_precision, "fp64, fp32, or auto: fp64 where that costs little")
+      ->capture_default_str();
+  app.add_option("--directions", f.directions, "directions at once, instead of the planner's choice")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--memory-limit", f.memory_limit, "such as 16GiB (all that is free)");
+  group_options(app, "Engine");
+}
+
 void add_exact_engine(CLI::App& app, Flags& f) {
   app.add_option("--engine", f.engine, "hesper, or autograd (LibTorch's double backward)")
       ->check(CLI::IsMember({"hesper", "autograd"}))
       ->capture_default_str();
   app.add_option("--pass", f.pass, "gram or two-pass instead of the planner's choice")
       ->check(CLI::IsMember({"gram", "two-pass"}));
-  app.add_option("--precision", f.precision, "of tangents: fp32 (default) or fp64; .pt has the same");
-  app.add_option("--primal-precision", f.primal_precision, "fp64, fp32, or auto: fp64 where that costs little")
-      ->capture_default_str();
-  app.add_option("--directions", f.directions, "directions at once, instead of the planner's choice")
-      ->check(CLI::PositiveNumber);
   app.add_option("--curvature", f.curvature, "hessian, gauss-newton, residual or all three")
       ->check(CLI::IsMember({"hessian", "gauss-newton", "residual", "all"}))
       ->capture_default_str();
   app.add_option("--errors", f.errors, "summary, or full: the standard error of every entry too")
       ->check(CLI::IsMember({"summary", "full"}))
       ->capture_default_str();
-  app.add_option("--memory-limit", f.memory_limit, "such as 16GiB (all that is free)");
+  add_tangents(app, f);
   add_device(app, f);
   add_threads(app, f);
   group_options(app, "Engine");
@@ -192,7 +197,7 @@ Data load_data(const Flags& flags, const Model& model, Console& console) {
   return data;
 }
 
-ResolvedSelection select(const Flags& flags, const Model& model) {
+ResolvedSelection select(const Flags& flags, const Model& model, Unsaid unsaid) {
   SelectionRequest request;
   if (!flags.layers.empty()) request.layers = flags.layers;
   if (flags.num_layers) {
@@ -215,7 +220,8 @@ ResolvedSelection select(const Flags& flags, const Model& model) {
   if (!flags.indices.empty()) request.indices = read_indices(flags.indices);
   request.random = flags.random;
   request.seed = flags.seed;
-  if (!request.t && !request.rows && !request.cols && !request.indices && !request.random) request.t = 5;
+  const bool said = request.t || request.rows || request.cols || request.indices || request.random;
+  if (!said && unsaid == Unsaid::first_weights) request.t = 5;
   return resolve_selection(model.weights.specs, blocks, request);
 }
 

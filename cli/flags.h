@@ -52,6 +52,8 @@ void add_text(CLI::App& app, Flags& flags);
 void add_data(CLI::App& app, Flags& flags);
 void add_selection(CLI::App& app, Flags& flags);
 void add_exact_engine(CLI::App& app, Flags& flags);
+/// Precision, directions and memory of tangent passes: part of the engine's flags.
+void add_tangents(CLI::App& app, Flags& flags);
 void add_threads(CLI::App& app, Flags& flags);
 void add_device(CLI::App& app, Flags& flags);
 void add_output(CLI::App& app, Flags& flags);
@@ -74,7 +76,10 @@ Data load_data(const Flags& flags, const Model& model, Console& console);
 bool has_data(const Flags& flags);
 WindowOptions window_options(const Flags& flags, const ModelConfig& config);
 
-ResolvedSelection select(const Flags& flags, const Model& model);
+/// What --t, --rows, --cols, --indices and --random leave out when none is given: all of each layer, or all but the
+/// first 5 weights of row 0.
+enum class Unsaid { whole_layer, first_weights };
+ResolvedSelection select(const Flags& flags, const Model& model, Unsaid unsaid = Unsaid::first_weights);
 ExactOptions exact_options(const Flags& flags);
 void set_threads(const Flags& flags);
 

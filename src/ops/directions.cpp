@@ -32,16 +32,20 @@ Directions Directions::units(const Selection& selection, int64_t begin, int64_t 
 Directions Directions::dense(const Selection& selection, const Tensor& v, at::ScalarType dtype) {
   Directions d;
   d.count_ = v.size(0);
-  d.v_ = v.to(at::kDouble);
+  d.v_ = v;
   d.dtype_ = dtype;
   for (const SelectedPart& part : selection.parts()) {
     Start s{.parameter = part.parameter, .width = part.columns, .reach = d.count_};
     s.rows = part.rows, s.cols = part.cols;
     const Tensor mine = v.narrow(1, part.begin, part.size).to(dtype);
     const int64_t r = part.rows.numel(), c = part.cols.numel();
-    s.values = at::zeros({d.count_, r * c}, mine.options());
-    s.values.index_copy_(1, part.row_at * c + part.col_at, mine);
-    s.values = s.values.view({d.count_, r, c});
+    if (part.whole) {
+      s.values = mine.reshape({d.count_, r, c});
+    } else {
+      s.values = at::zeros({d.count_, r * c}, mine.options());
+      s.values.index_copy_(1, part.row_at * c + part.col_at, mine);
+      s.values = s.values.view({d.count_, r, c});
+    }
     d.starts_.push_back(std::move(s));
   }
   return d;
@@ -190,7 +194,7 @@ Tensor Directions::project_rows(int parameter, const Tensor& ids, const Tensor& 
 }
 
 Tensor Directions::apply(const Tensor& m) const {
-  return v_.defined() ? v_.matmul(m.to(at::kDouble)) : m.narrow(0, begin_, count_).to(at::kDouble);
+  return v_.defined() ? v_.to(at::kDouble).matmul(m.to(at::kDouble)) : m.narrow(0, begin_, count_).to(at::kDouble);
 }
 
 }  // namespace hesper

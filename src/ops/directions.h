@@ -65,7 +65,7 @@ class Directions {
   std::vector<Start> starts_;
   int64_t count_ = 0, begin_ = 0;
   bool whole_tensors_ = false;
-  Tensor v_;  // dense: (K, n) fp64
+  Tensor v_;  // dense: (K, n)
   at::ScalarType dtype_ = at::kFloat;
 };
 

@@ -22,6 +22,8 @@ class Linear : public Op {
     return {out, kept * in, kept * (in + out), kept * in, 0, 2.0 * static_cast<double>(out) * static_cast<double>(in)};
   }
   std::string name() const override { return "linear"; }
+  /// x (rows, in) on the tape; where the weight is selected.
+  const Tensor& input(const Kept& tape) const { return tape[0]; }
 
  private:
   int weight() const { return parameters[0]; }

@@ -20,13 +20,18 @@ void Selection::add(int p, at::IntArrayRef shape, at::Tensor flat) {
   if (low < 0 || high >= total)
     throw std::invalid_argument(
         fmt::format("[selection] index {} is outside a parameter of {} entries", low < 0 ? low : high, total));
-  const auto distinct = std::get<0>(at::_unique(flat));
-  if (distinct.numel() != part.size)
-    throw std::invalid_argument(
-        fmt::format("[selection] {} of {} indices are given twice", part.size - distinct.numel(), part.size));
   part.whole = part.size == total && at::equal(flat, at::arange(total));
-  std::tie(part.rows, part.row_at) = at::_unique(at::floor_divide(flat, part.columns), true, true);
-  std::tie(part.cols, part.col_at) = at::_unique(at::remainder(flat, part.columns), true, true);
+  if (part.whole) {
+    part.rows = at::arange(total / part.columns);
+    part.cols = at::arange(part.columns);
+  } else {
+    const auto distinct = std::get<0>(at::_unique(flat));
+    if (distinct.numel() != part.size)
+      throw std::invalid_argument(
+          fmt::format("[selection] {} of {} indices are given twice", part.size - distinct.numel(), part.size));
+    std::tie(part.rows, part.row_at) = at::_unique(at::floor_divide(flat, part.columns), true, true);
+    std::tie(part.cols, part.col_at) = at::_unique(at::remainder(flat, part.columns), true, true);
+  }
   part.flat = flat;
   size_ += part.size;
   parts_.push_back(std::move(part));

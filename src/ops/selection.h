@@ -15,7 +15,7 @@ struct SelectedPart {
   bool whole = false;         // every entry, in order
   at::Tensor flat;            // (size) int64: index into the flattened parameter
   at::Tensor rows, cols;      // distinct rows and columns that hold an entry, ascending
-  at::Tensor row_at, col_at;  // (size) int64: each entry's place in rows and cols
+  at::Tensor row_at, col_at;  // (size) int64: each entry's place in rows and cols; undefined where whole
 };
 
 class Selection {

@@ -120,6 +120,12 @@ Tape run_primal(const Program& program, const Parameters& parameters, const Sele
   return tape;
 }
 
+Tape narrowed(const Tape& tape, const Program& program, const Selection& fewer) {
+  Tape out = tape;
+  out.active = active_values(program, fewer);
+  return out;
+}
+
 Tensor run_forward(const Program& program, const Parameters& parameters, const Tokens& tokens,
                    at::ScalarType precision) {
   const Selection nothing;

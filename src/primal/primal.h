@@ -28,6 +28,9 @@ struct Tape {
 Tape run_primal(const Program& program, const Parameters& parameters, const Selection& selection, const Tokens& tokens,
                 at::ScalarType precision, const Directions* along = nullptr);
 
+/// The same tape for passes that select fewer of its weights (shares its tensors): they end at their own lowest layer.
+Tape narrowed(const Tape& tape, const Program& program, const Selection& fewer);
+
 /// (B) fp64 losses alone: no tape, no adjoint.
 Tensor run_forward(const Program& program, const Parameters& parameters, const Tokens& tokens,
                    at::ScalarType precision);

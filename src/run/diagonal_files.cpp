@@ -59,9 +59,9 @@ json configuration_of(const DiagonalJob& job) {
 
 std::string title_of(const DiagonalJob& job, size_t i) {
   const SelectedTensor& tensor = job.selection.tensors[i];
-  return fmt::format("{}: {}, {}{}, {}, b = {}, T = {}", job.title, job.model_name, tensor.layer,
-                     tensor.block < 0 ? "" : fmt::format(" of block {}", tensor.block), job.method,
-                     job.windows.ids.size(0), job.windows.ids.size(1));
+  return fmt::format("{}: {}, {}{}, b = {}, T = {}", job.title, job.model_name, tensor.layer,
+                     tensor.block < 0 ? "" : fmt::format(" of block {}", tensor.block), job.windows.ids.size(0),
+                     job.windows.ids.size(1));
 }
 
 at::Tensor shaped(const DiagonalJob& job, size_t i, const at::Tensor& flat) {

@@ -23,7 +23,7 @@ namespace hesper {
 
 /// What was asked for.
 struct DiagonalJob {
-  std::string title;   // of pictures: "Hessian diagonal"
+  std::string title;   // of pictures: "Hessian diagonal, 100 probes a window"
   std::string method;  // in names: "vhp_samples100", "fisher", "exact"
   std::string model_name, model_sha256, data_name;
   Windows windows;

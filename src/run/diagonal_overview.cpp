@@ -38,8 +38,8 @@ std::string short_text(const Bar& bar) {
 
 void write_overview(const std::filesystem::path& path, const DiagonalJob& job, const DiagonalResult& result) {
   Grid grid;
-  grid.title = fmt::format("{}: {}, {}, b = {}, T = {} (? = not resolved, < noise = below probe noise)", job.title,
-                           job.model_name, job.method, job.windows.ids.size(0), job.windows.ids.size(1));
+  grid.title = fmt::format("{}: {}, b = {}, T = {} (? = not resolved, < noise = below probe noise)", job.title,
+                           job.model_name, job.windows.ids.size(0), job.windows.ids.size(1));
   grid.row_axis = "Block";
   grid.column_axis = "Layer";
   std::vector<std::pair<size_t, size_t>> cells;

@@ -30,6 +30,7 @@ struct Progress {
   int64_t units = 0, done = 0;
   double products = 0;  // columns x windows done
   double seconds = 0;   // since the first unit began
+  double bar = 0;       // of an estimate: largest relative error after the last round; 0: not known yet
 };
 using OnProgress = std::function<void(const Progress&)>;
 

@@ -118,7 +118,7 @@ int64_t weight_copies(const PlanRequest& r, at::ScalarType working) {
 Memory memory_of(const PlanRequest& r, const Walk& w, Pass pass, int64_t k, at::ScalarType working,
                  at::ScalarType primal, int64_t batch) {
   const Totals& t = w.sums;
-  const int64_t e = bytes_of(working), pe = bytes_of(primal), n = r.selection->size();
+  const int64_t e = bytes_of(working), pe = bytes_of(primal), n = r.carried > 0 ? r.carried : r.selection->size();
   const int64_t threads = at::get_num_threads();
   Memory m;
   m.library = kLibrary;
@@ -132,7 +132,8 @@ Memory memory_of(const PlanRequest& r, const Walk& w, Pass pass, int64_t k, at::
   // Temporaries of the cuts of a token-local segment, one a thread.
   const int64_t cuts = std::min(threads * default_cut_rows(at::kCPU), k * r.tokens) * e * 6 * t.widest;
   m.tangents = k * r.tokens * (t.border + (pass == Pass::two_pass ? t.tangent : 0)) * e + cuts;
-  m.result = n * n * 8 * r.matrices + (pass == Pass::gram ? k * k * (2 * (8 + e) + 3 * 8) + k * n * 8 : 3 * k * n * 8);
+  m.result = r.beside + n * n * 8 * r.matrices +
+             (pass == Pass::gram ? k * k * (2 * (8 + e) + 3 * 8) + k * n * 8 : 3 * k * n * 8);
   return m;
 }
 
@@ -143,7 +144,7 @@ std::string to_string(Pass pass) { return pass == Pass::gram ? "gram" : "two-pas
 int64_t precision_columns(int64_t n) { return std::min(n, std::max<int64_t>(4, n / 16)); }
 
 Plan make_plan(const PlanRequest& r) {
-  const int64_t n = r.selection->size();
+  const int64_t n = r.columns > 0 ? r.columns : r.selection->size();
   if (r.pass == Pass::gram && r.directions > 0 && r.directions < n)
     throw std::invalid_argument(
         fmt::format("--pass gram carries all {} weights at once, but --directions is {}", n, r.directions));

@@ -31,6 +31,10 @@ struct PlanRequest {
   int64_t memory_limit = 0;               // bytes; 0: what is free
   int matrices = 1;                       // n x n sums kept: one a curvature, twice that with full errors
   bool measure_precision = true;          // a few columns of one window are repeated in fp64 at the end
+  // Estimates: their directions are probes, not the selection's columns.
+  int64_t columns = 0;  // directions of a window in the whole run; 0: one a selected weight
+  int64_t carried = 0;  // entries of a direction; 0: all selected
+  int64_t beside = 0;   // bytes of sums that the caller keeps
 };
 
 /// Bytes by part.

@@ -69,13 +69,13 @@ TEST_F(Usage, InfoNamesTheBuild) {
 TEST_F(Usage, WrongWords) {
   refused(tool({}), 2, "no command");
   refused(tool({"exakt"}), 2, "exakt: no such command");
-  refused(tool({"diag", "--model", model}), 2, "diag: not built yet");
+  refused(tool({"sweep", "--model", model}), 2, "sweep: not built yet");
   refused(tool({"exact"}), 2, "--model");
   refused(exact(model, {"--colour", "red"}), 2, "--colour: not expected here; see hesper exact --help");
   refused(exact(model, {"--t", "many"}), 2, "--t");
   refused(exact(model, {"--t"}), 2, "--t");
   refused(exact(model, {"--resume"}), 2, "--resume: not built yet");
-  refused(exact(model, {"--vhp_samples", "3"}), 2, "--vhp-samples: not built yet");
+  refused(exact(model, {"--vhp_samples", "3"}), 2, "--vhp-samples: not expected here");
   refused(exact(model, {"--precision", "bf16x3"}), 2, "--precision bf16x3: not built yet");
   refused(exact(model, {"--precision", "int8"}), 2, "fp64 or fp32 expected");
   refused(exact(model, {"--objective", "accuracy"}), 2, "--objective");

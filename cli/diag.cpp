@@ -1,0 +1,263 @@
+#include "run/diag.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <stdexcept>
+
+#include "commands.h"
+#include "flags.h"
+#include "interrupt.h"
+#include "run/exact_files.h"
+#include "values.h"
+
+namespace hesper::cli {
+namespace {
+
+struct DiagFlags : Flags {
+  std::optional<int64_t> probes;
+  std::optional<double> rel_error;
+  std::string of = "diagonal", target = "windows", method = "hutchinson", probe_scope = "layer", out;
+  int64_t group_size = 128;
+  bool exact = false, overwrite = false;
+};
+
+constexpr int64_t kMostProbes = 4096;  // of a run that stops by its error
+
+void refuse_with_exact(const DiagFlags& flags) {
+  const char* given = flags.probes ? "--probes" : flags.rel_error ? "--rel-error" : nullptr;
+  if (flags.exact && given) throw std::invalid_argument(fmt::format("{}: --exact takes no probes", given));
+  if (!flags.rel_error && flags.of != "diagonal")
+    throw std::invalid_argument(fmt::format("--of {}: says what --rel-error X is the error of", flags.of));
+  if (!flags.rel_error && flags.target != "windows")
+    throw std::invalid_argument(fmt::format("--target {}: says when --rel-error X stops", flags.target));
+  if (flags.rel_error && !(*flags.rel_error > 0 && *flags.rel_error < 1))
+    throw std::invalid_argument(fmt::format("--rel-error {}: a number between 0 and 1 is needed", *flags.rel_error));
+  if (flags.rel_error && flags.probes && *flags.probes < least_probes)
+    throw std::invalid_argument(fmt::format("--probes {}: --rel-error needs at least {}", *flags.probes, least_probes));
+}
+
+DiagOptions diag_options(const DiagFlags& flags) {
+  refuse_with_exact(flags);
+  const ExactOptions engine = exact_options(flags);
+  DiagOptions options;
+  options.curvature = engine.curvatures[0];
+  options.device = engine.device;
+  options.precision = engine.precision;
+  options.primal = engine.primal;
+  options.directions = engine.directions;
+  options.batch = engine.batch;
+  options.memory_limit = engine.memory_limit;
+  options.seed = flags.seed;
+  options.probes = flags.probes.value_or(flags.rel_error ? kMostProbes : 100);
+  if (flags.rel_error) {
+    const StopOf of = flags.of == "rows"      ? StopOf::rows
+                      : flags.of == "columns" ? StopOf::columns
+                      : flags.of == "trace"   ? StopOf::trace
+                                              : StopOf::diagonal;
+    options.rule = {*flags.rel_error, of, flags.target == "corpus" ? DiagTarget::corpus : DiagTarget::windows};
+  }
+  options.scope = flags.probe_scope == "joint"  ? ProbeScope::joint
+                  : flags.probe_scope == "auto" ? ProbeScope::automatic
+                                                : ProbeScope::layer;
+  return options;
+}
+
+/// "vhp_samples100" is the reference's name for a number of probes.
+std::string method_name(const DiagFlags& flags, const DiagOptions& options) {
+  std::string name = flags.exact ? "exact"
+                     : options.rule
+                         ? fmt::format("rel_error{:g}_{}", options.rule->rel_error, to_string(options.rule->of))
+                         : fmt::format("vhp_samples{}", options.probes);
+  if (options.rule && options.rule->target == DiagTarget::corpus) name += "_corpus";
+  if (options.scope != ProbeScope::layer) name += "_" + to_string(options.scope);
+  if (options.curvature != Curvature::hessian) name += "_" + to_string(options.curvature);
+  return name;
+}
+
+std::string title(const DiagFlags& flags, const DiagOptions& options) {
+  const std::string what = options.curvature == Curvature::hessian        ? "Hessian diagonal"
+                           : options.curvature == Curvature::gauss_newton ? "Gauss-Newton diagonal"
+                                                                          : "Diagonal of the residual H - G";
+  if (flags.exact) return "Exact " + what;
+  if (options.rule) return fmt::format("{} to {:g}%", what, 100 * options.rule->rel_error);
+  return fmt::format("{}, {} probe{} a window", what, options.probes, options.probes > 1 ? "s" : "");
+}
+
+nlohmann::json configuration(const DiagFlags& flags, const DiagOptions& options) {
+  nlohmann::json out = {{"curvature", to_string(options.curvature)},
+                        {"precision", precision_name(options.precision)},
+                        {"primal_precision", options.primal ? precision_name(*options.primal) : "auto"},
+                        {"method", flags.exact ? "exact" : flags.method},
+                        {"group_size", flags.group_size}};
+  if (flags.exact) return out;
+  out["seed"] = options.seed;
+  out["probes"] = options.probes;
+  out["probe_scope"] = to_string(options.scope);
+  if (options.rule) {
+    out["rel_error"] = options.rule->rel_error;
+    out["of"] = to_string(options.rule->of);
+    out["target"] = to_string(options.rule->target);
+  }
+  return out;
+}
+
+void report(Console& console, const DiagonalJob& job, const DiagonalResult& r, const std::string& base) {
+  const auto row = [&](const std::string& head, const std::string& text) {
+    console.line(fmt::format("{:<12}{}", head, text));
+  };
+  row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {} windows of {} tokens", r.loss, std::exp(r.loss),
+                          job.windows.ids.size(0), job.windows.ids.size(1)));
+  constexpr size_t most_lines = 12;
+  for (size_t i = 0; i < std::min(most_lines, r.tensors.size()); ++i) {
+    const TensorDiagonal& d = r.tensors[i];
+    const SelectedTensor& tensor = job.selection.tensors[i];
+    const RelativeBars bars = relative_bars(d.entries), trace = relative_bars(d.sums, 0, 1);
+    row(i == 0 ? "diagonal" : "",
+        fmt::format("{}{}: error {} from probes, {} from the windows; trace {:.4g} ({}, {}), {:.0f}% negative",
+                    tensor.layer, tensor.block < 0 ? "" : fmt::format(" of block {}", tensor.block),
+                    say_relative(bars.probe), say_relative(bars.data), d.sums.mean[0].item<double>(),
+                    say_relative(trace.probe), say_relative(trace.data),
+                    100 * d.entries.mean.lt(0).to(at::kDouble).mean().item<double>()));
+    if (d.notes.contains("stop"))
+      row("", fmt::format("{} probes a window; {}", d.entries.samples, d.notes["stop"].get<std::string>()));
+  }
+  if (r.tensors.size() > most_lines) row("", fmt::format("and {} more, in the .json", r.tensors.size() - most_lines));
+  if (const int64_t groups = r.tensors[0].entries.groups; groups > 1)
+    row("", fmt::format("errors from the windows: spread between {} contiguous groups of the {} windows", groups,
+                        r.tensors[0].entries.windows));
+  if (r.precision_error)
+    row("precision", fmt::format("{:.1e}, from probes of one window again in fp64", *r.precision_error));
+  if (r.notes.contains("pilot")) row("probe scope", r.notes["probe_scope"].get<std::string>() + ", by the pilot");
+  row("time", fmt::format("{}; {} products, {:.3g} a second", say_seconds(r.seconds), r.products,
+                          static_cast<double>(r.products) / r.seconds));
+  row("wrote", base + " .csv .json ...");
+}
+
+void report_event(Console& console, const DiagonalJob& job, const DiagonalResult& r, const std::string& base) {
+  nlohmann::json tensors = nlohmann::json::array();
+  const auto number = [](const Bar& bar) {
+    return bar.known() ? nlohmann::json(bar.value) : nlohmann::json(to_string(bar.state));
+  };
+  for (size_t i = 0; i < r.tensors.size(); ++i) {
+    const RelativeBars bars = relative_bars(r.tensors[i].entries);
+    tensors.push_back({{"tensor", job.selection.tensors[i].name},
+                       {"samples", r.tensors[i].entries.samples},
+                       {"probe_error", number(bars.probe)},
+                       {"data_error", number(bars.data)},
+                       {"trace", r.tensors[i].sums.mean[0].item<double>()}});
+  }
+  console.event("result",
+                {{"file", base},
+                 {"loss", r.loss},
+                 {"perplexity", std::exp(r.loss)},
+                 {"tensors", tensors},
+                 {"precision_error", r.precision_error ? nlohmann::json(*r.precision_error) : nlohmann::json()},
+                 {"products", r.products},
+                 {"seconds", r.seconds}});
+}
+
+void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_line) {
+  Console console(flags.quiet, flags.json);
+  set_threads(flags);
+  const DiagOptions options = diag_options(flags);
+  catch_interrupts();
+  const Model model = open_model(flags);
+  stop_if_interrupted();
+  const Data data = load_data(flags, model, console);
+  DiagonalJob job;
+  job.selection = select(flags, model, Unsaid::whole_layer);
+  stop_if_interrupted();
+  job.title = title(flags, options);
+  job.method = method_name(flags, options);
+  job.model_name = model_name(flags);
+  job.data_name = data.name;
+  job.windows = data.windows;
+  job.sums = unit_sums(model, job.selection, flags.group_size);
+  job.double_precision = options.precision == at::kDouble;
+  job.full_errors = flags.errors == "full";
+  job.seed = flags.seed;
+  job.configuration = configuration(flags, options);
+  job.command_line = command_line;
+
+  // Everything that could refuse the result is met before the long part.
+  if (options.rule)
+    for (size_t i = 0; i < job.sums.size(); ++i)
+      check_rule(*options.rule, job.sums[i], job.selection.tensors[i].name, job.windows.ids.size(0));
+  std::optional<Plan> plan;
+  if (!flags.exact) plan = plan_diag(model, job.selection, job.sums, job.windows, options);
+  const std::filesystem::path folder =
+      flags.out.empty() ? std::filesystem::path("data") / job.model_name : std::filesystem::path(flags.out);
+  if (!flags.overwrite && diagonal_exists(folder, job)) {
+    job.model_sha256 = model.checkpoint.sha256();
+    check_existing(folder, job);
+  }
+  check_writable(folder);
+  stop_if_interrupted();
+
+  console.line(fmt::format("{}: {}, n = {}, {} windows of {} tokens", job.model_name, say_selection(job.selection),
+                           job.selection.selection.size(), job.windows.ids.size(0), job.windows.ids.size(1)));
+  if (plan) {
+    console.line(fmt::format("{}; {} of {} allowed", say_plan(*plan), say_bytes(plan->peak()), say_bytes(plan->limit)));
+    console.event("plan", {{"selection", say_selection(job.selection)},
+                           {"n", job.selection.selection.size()},
+                           {"directions", plan->directions},
+                           {"memory", plan->peak()},
+                           {"units", plan->units}});
+  }
+  const auto compute = flags.exact ? compute_exact_diag : compute_diag;
+  const DiagonalResult result = compute(
+      model, job.selection, job.sums, job.windows, options, [&](const Progress& p) { console.progress(p); },
+      interrupted);
+  console.end_progress();
+  if (job.model_sha256.empty()) job.model_sha256 = model.checkpoint.sha256();
+  const std::string base = write_diagonals(folder, job, result);
+  report(console, job, result, base);
+  report_event(console, job, result, base);
+}
+
+}  // namespace
+
+Action add_diag(CLI::App& app) {
+  auto flags = std::make_shared<DiagFlags>();
+  add_model(app, *flags);
+  add_data(app, *flags);
+  add_selection(app, *flags);
+  app.add_option("--probes,--vhp-samples", flags->probes,
+                 "probes of each window (100); with --rel-error at most (4096)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--rel-error", flags->rel_error, "stop once the relative error bar is so small, such as 0.1");
+  app.add_option("--of", flags->of, "whose error: diagonal, rows, columns (sums) or trace")
+      ->check(CLI::IsMember({"diagonal", "rows", "columns", "trace"}))
+      ->capture_default_str();
+  app.add_option("--target", flags->target,
+                 "windows: error against these windows; corpus: against the text, until more windows are needed")
+      ->check(CLI::IsMember({"windows", "corpus"}))
+      ->capture_default_str();
+  app.add_option("--method", flags->method, "hutchinson")->check(CLI::IsMember({"hutchinson"}))->capture_default_str();
+  app.add_option("--probe-scope", flags->probe_scope, "layer: own probes a layer; joint: through all; auto: by a pilot")
+      ->check(CLI::IsMember({"layer", "joint", "auto"}))
+      ->capture_default_str();
+  app.add_flag("--exact", flags->exact, "no probes: every entry exactly, for these windows");
+  app.add_option("--group-size", flags->group_size, "columns of a group in the .csv")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--errors", flags->errors, "summary, or full: the standard errors of every entry too")
+      ->check(CLI::IsMember({"summary", "full"}))
+      ->capture_default_str();
+  group_options(app, "Estimate");
+  app.add_option("--curvature", flags->curvature, "hessian, gauss-newton or residual")
+      ->check(CLI::IsMember({"hessian", "gauss-newton", "residual"}))
+      ->capture_default_str();
+  add_tangents(app, *flags);
+  add_device(app, *flags);
+  add_threads(app, *flags);
+  app.add_option("--out", flags->out, "folder of the results (data/{model})");
+  app.add_flag("--overwrite", flags->overwrite, "also results made with another configuration");
+  add_output(app, *flags);
+  return [flags](const std::vector<std::string>& command_line) { run_diag(*flags, command_line); };
+}
+
+}  // namespace hesper::cli

@@ -1,0 +1,60 @@
+#pragma once
+// Hessian diagonals of the selected tensors over b windows: d = mean of the windows' own diagonals, by Hutchinson's
+// estimator with error bars, or exactly. All tensors share the primal passes.
+//   z_sk = v_sk * (H_s v_sk)    E z_sk = diag H_s    Var (z_sk)_i = sum_{j != i} (H_s)_ij^2    v fresh for every (s, k)
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "model/model.h"
+#include "run/diagonal_files.h"
+#include "run/exact.h"
+#include "run/stop_rule.h"
+
+namespace hesper {
+
+/// Over which weights one probe extends, and so which off-diagonal entries are its noise.
+enum class ProbeScope {
+  layer,      // one tensor: a product for each
+  joint,      // all of them at once: one product, with the couplings between tensors as more noise
+  automatic,  // a pilot compares variance times cost
+};
+std::string to_string(ProbeScope scope);
+
+struct DiagOptions {
+  Curvature curvature = Curvature::hessian;
+  at::Device device = at::kCPU;
+  at::ScalarType precision = at::kFloat;  // tangents
+  std::optional<at::ScalarType> primal;   // unset: as Plan chooses
+  int64_t directions = 0;                 // K; 0: as Plan chooses
+  int64_t batch = 1;                      // windows of a primal pass
+  int64_t memory_limit = 0;               // bytes; 0: what is free
+  int64_t probes = 100;                   // of each window; with a rule: at most
+  std::optional<StopRule> rule;
+  ProbeScope scope = ProbeScope::layer;
+  uint64_t seed = 0;
+  bool measure_precision = true;
+};
+
+/// What a run will do; nothing is computed. Throws as make_plan does.
+Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
+               const Windows& windows, const DiagOptions& options);
+
+/// sums: one a tensor of the selection. Throws what plan_diag throws, std::invalid_argument for a rule that cannot be
+/// served, std::runtime_error where a sample is not finite (naming the window), Interrupted.
+DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
+                            const Windows& windows, const DiagOptions& options, const OnProgress& on_progress = {},
+                            const ShouldStop& stop = {});
+
+/// The exact diagonals of the windows (no probes, so no probe bar), by the Gram form of forward tangents:
+///   an entry: the form's diagonal at its unit direction;
+///   a row of a linear layer whose inputs X (T, C) span r < C directions: with Q (r, C) an orthonormal basis of the
+///   span of X's rows the row's Hessian is Q^T M Q, M = Q H Q^T (r, r), so r tangents serve all C entries.
+DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& selection,
+                                  const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
+                                  const OnProgress& on_progress = {}, const ShouldStop& stop = {});
+
+/// Sums of every tensor (unit_sums.h).
+std::vector<UnitSums> unit_sums(const Model& model, const ResolvedSelection& selection, int64_t group_size);
+
+}  // namespace hesper

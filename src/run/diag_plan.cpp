@@ -1,0 +1,87 @@
+#include "run/diag_plan.h"
+
+#include <algorithm>
+
+#include "model/build_program.h"
+#include "run/memory.h"
+
+namespace hesper {
+
+std::vector<UnitSums> unit_sums(const Model& model, const ResolvedSelection& selection, int64_t group_size) {
+  std::vector<UnitSums> out;
+  for (size_t i = 0; i < selection.tensors.size(); ++i) {
+    const SelectedPart& part = selection.selection.parts()[i];
+    const at::Tensor all = model.weights.values[part.parameter].flatten();
+    out.emplace_back(selection.tensors[i], part,
+                     (part.whole ? all : all.index_select(0, part.flat)).to(at::kDouble, false, true), model.config(),
+                     group_size);
+  }
+  return out;
+}
+
+std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint) {
+  std::vector<ProbeGroup> groups;
+  if (joint) {
+    groups.push_back({selection.selection, {}});
+    for (size_t i = 0; i < selection.tensors.size(); ++i) groups[0].tensors.push_back(i);
+    return groups;
+  }
+  const std::vector<ResolvedSelection> parts = split_by_tensor(selection);
+  for (size_t i = 0; i < parts.size(); ++i) groups.push_back({parts[i].selection, {i}});
+  return groups;
+}
+
+PlanRequest diag_request(const Program& program, const Model& model, const Selection& selection,
+                         const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options) {
+  PlanRequest r;
+  r.program = &program;
+  for (const ParameterSpec& spec : model.weights.specs) r.parameter_shapes.push_back(spec.shape);
+  for (const at::Tensor& value : model.weights.values) r.stored.push_back(value.scalar_type());
+  r.selection = &selection;
+  r.windows = windows.ids.size(0);
+  r.batch = options.batch;
+  r.tokens = windows.ids.size(1);
+  r.precision = options.precision;
+  r.primal = options.primal;
+  r.directions = options.directions;
+  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : free_memory();
+  r.matrices = 0;
+  r.measure_precision = options.measure_precision;
+  int64_t of_sums = 0;
+  for (const UnitSums& s : sums) of_sums += s.size();
+  const int64_t n = selection.size(), b = r.windows;
+  // Moments of entries and sums; mean, probe and total when they are read; the gradient beside each tape; indices and
+  // w^2 / 2 of the selection.
+  r.beside = DiagonalMoments::bytes(n, b) + DiagonalMoments::bytes(of_sums, b) + 8 * (3 * (n + of_sums) + 2 * n) +
+             8 * n * std::min(options.batch, b);
+  return r;
+}
+
+Plan plan_groups(const Program& program, const Model& model, const ResolvedSelection& selection,
+                 const std::vector<ProbeGroup>& groups, const std::vector<UnitSums>& sums, const Windows& windows,
+                 const DiagOptions& options) {
+  PlanRequest r = diag_request(program, model, selection.selection, sums, windows, options);
+  r.pass = Pass::two_pass;
+  for (const ProbeGroup& group : groups) r.carried = std::max(r.carried, group.selection.size());
+  const int64_t probes = options.rule ? std::min<int64_t>(options.probes, 100) : options.probes;
+  r.columns = probes * static_cast<int64_t>(groups.size());
+  Plan plan = make_plan(r);
+  plan.directions = std::min(plan.directions, probes);
+  plan.units = r.windows * static_cast<int64_t>(groups.size()) * ((probes + plan.directions - 1) / plan.directions);
+  return plan;
+}
+
+Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
+               const Windows& windows, const DiagOptions& options) {
+  const Program program = build_program(model.config(), windows.ids.size(1));
+  return plan_groups(program, model, selection, probe_groups(selection, options.scope == ProbeScope::joint), sums,
+                     windows, options);
+}
+
+nlohmann::json plan_json(const Plan& plan, int64_t baseline_memory) {
+  return {{"pass", to_string(plan.pass)}, {"directions", plan.directions}, {"model_input_bs", plan.batch},
+          {"units", plan.units},          {"planned_memory", plan.peak()}, {"baseline_memory", baseline_memory},
+          {"memory_limit", plan.limit}};
+}
+
+}  // namespace hesper

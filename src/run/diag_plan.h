@@ -1,0 +1,27 @@
+#pragma once
+// What both kinds of diagonal runs need before they begin: plan requests, weights, the parts of a selection.
+#include "model/program.h"
+#include "run/diag.h"
+
+namespace hesper {
+
+/// A request for `selection` (of the tensors) with what a diagonal keeps beside the passes.
+PlanRequest diag_request(const Program& program, const Model& model, const Selection& selection,
+                         const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options);
+
+/// Probes extend over each of these: every tensor alone, or all of them.
+struct ProbeGroup {
+  Selection selection;
+  std::vector<size_t> tensors;  // of the whole selection; in `selection` one after another
+};
+std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint);
+
+/// Plan of a run with these groups.
+Plan plan_groups(const Program& program, const Model& model, const ResolvedSelection& selection,
+                 const std::vector<ProbeGroup>& groups, const std::vector<UnitSums>& sums, const Windows& windows,
+                 const DiagOptions& options);
+
+/// For records.
+nlohmann::json plan_json(const Plan& plan, int64_t baseline_memory);
+
+}  // namespace hesper

@@ -1,0 +1,198 @@
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+
+#include "model/build_program.h"
+#include "ops/linear.h"
+#include "run/diag.h"
+#include "run/diag_plan.h"
+#include "run/memory.h"
+#include "run/primal_batches.h"
+#include "tangent/tangent_pass.h"
+
+namespace hesper {
+namespace {
+
+using at::Tensor;
+
+// Directions of a Gram pass: for single entries so many that the K^2 products are few beside K passes; for the basis of
+// a row as many as a row needs, where they fit.
+constexpr int64_t kUnits = 64, kMostDirections = 1024;
+
+struct Job {
+  const Model& model;
+  const ResolvedSelection& selection;
+  const Windows& windows;
+  const DiagOptions& options;
+  Program program;
+};
+
+/// Largest number of directions that the basis of a row could need.
+int64_t widest_basis(const Job& job) {
+  int64_t columns = 0;
+  for (const SelectedPart& part : job.selection.selection.parts()) columns = std::max(columns, part.cols.numel());
+  return std::min({columns, job.windows.ids.size(1), kMostDirections});
+}
+
+/// The Gram pass with as many directions at once as fit.
+Plan plan_units(const Job& job, const std::vector<UnitSums>& sums) {
+  PlanRequest r = diag_request(job.program, job.model, job.selection.selection, sums, job.windows, job.options);
+  r.pass = Pass::gram;
+  r.directions = 0;
+  r.columns = std::min(job.options.directions > 0 ? job.options.directions : std::max(kUnits, widest_basis(job)),
+                       r.selection->size());
+  while (true) {
+    try {
+      Plan plan = make_plan(r);
+      plan.tangent_flops *= static_cast<double>(r.selection->size()) / static_cast<double>(r.columns);
+      return plan;
+    } catch (const std::runtime_error&) {  // does not fit
+      if (r.columns == 1 || job.options.directions > 0) throw;
+      r.columns = (r.columns + 1) / 2;
+    }
+  }
+}
+
+Tensor pick(const TangentPass::Forms& forms, Curvature kind) {
+  if (kind == Curvature::gauss_newton) return forms.gauss_newton;
+  if (kind == Curvature::residual) return forms.residual;
+  return forms.gauss_newton + forms.residual;
+}
+
+/// Inputs (T, C) of the linear layer with this weight in one window of the tape; undefined for another parameter.
+Tensor inputs_of(const Program& program, const Tape& tape, int parameter, int64_t place) {
+  for (size_t i = 0; i < program.ops().size(); ++i)
+    if (const auto* op = dynamic_cast<const Linear*>(program.ops()[i].get()); op && op->parameters[0] == parameter)
+      return op->input(tape.ops[i]).narrow(0, place * tape.tokens.length, tape.tokens.length);
+  return {};
+}
+
+/// (r, C) orthonormal rows that span those of x (T, C), up to x's rounding.
+Tensor row_basis(const Tensor& x) {
+  const auto [u, s, vh] = at::linalg_svd(x.to(at::kDouble), false);
+  const double rounding = (x.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
+                                                          : std::numeric_limits<float>::epsilon()) *
+                          static_cast<double>(std::max(x.size(0), x.size(1)));
+  const int64_t rank = s.gt(s[0] * rounding).sum().item<int64_t>();
+  return vh.narrow(0, 0, rank);
+}
+
+/// Diagonal at the entries of one tensor in one window; `done` is told how many directions were carried.
+class WindowDiagonal {
+ public:
+  WindowDiagonal(const Job& job, const Parameters& parameters, const Tape& tape, int64_t place, int64_t directions,
+                 std::function<void(int64_t)> done)
+      : job_(job),
+        parameters_(parameters),
+        tape_(tape),
+        place_(place),
+        directions_(directions),
+        done_(std::move(done)) {}
+
+  Tensor of(const Selection& selection, const std::vector<int64_t>& shape) const {
+    const SelectedPart& part = selection.parts()[0];
+    if (is_rectangle(part, shape)) {
+      const Tensor x = inputs_of(job_.program, tape_, part.parameter, place_);
+      if (x.defined()) {
+        const Tensor basis = row_basis(x.index_select(1, part.cols));
+        if (basis.size(0) < part.cols.numel() && basis.size(0) <= directions_) return rows(part, shape, basis);
+      }
+    }
+    return units(selection);
+  }
+
+ private:
+  Tensor units(const Selection& selection) const {
+    const Tape own = narrowed(tape_, job_.program, selection);
+    const TangentPass pass(job_.program, parameters_, selection, own);
+    Tensor out = at::empty({selection.size()}, at::kDouble);
+    const int64_t step = std::min(directions_, kUnits);
+    for (int64_t i = 0; i < selection.size(); i += step) {
+      const int64_t end = std::min(i + step, selection.size());
+      const Directions v = Directions::units(selection, i, end, job_.options.precision);
+      out.slice(0, i, end).copy_(pick(pass.second_order(v, place_), job_.options.curvature).diagonal());
+      done_(end - i);
+    }
+    return out;
+  }
+
+  /// One row after another; basis (r, columns of the part).
+  Tensor rows(const SelectedPart& part, const std::vector<int64_t>& shape, const Tensor& basis) const {
+    Tensor out = at::zeros({part.rows.numel(), part.cols.numel()}, at::kDouble);
+    const Tensor v = basis.to(job_.options.precision);
+    for (int64_t r = 0; r < out.size(0); ++r) {
+      Selection row;
+      row.add(part.parameter, shape, part.rows[r] * part.columns + part.cols);
+      const Tape own = narrowed(tape_, job_.program, row);
+      const TangentPass pass(job_.program, parameters_, row, own);
+      const Tensor form =
+          pick(pass.second_order(Directions::dense(row, v, v.scalar_type()), place_), job_.options.curvature);
+      out[r].copy_(form.mm(basis).mul_(basis).sum(0));
+      done_(v.size(0));
+    }
+    return out.flatten();
+  }
+
+  const Job& job_;
+  const Parameters& parameters_;
+  const Tape& tape_;
+  int64_t place_, directions_;
+  std::function<void(int64_t)> done_;
+};
+
+}  // namespace
+
+DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& selection,
+                                  const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
+                                  const OnProgress& on_progress, const ShouldStop& stop) {
+  const at::NoGradGuard no_grad;
+  const Job job{model, selection, windows, options, build_program(model.config(), windows.ids.size(1))};
+  const int64_t b = windows.ids.size(0);
+  const PeakMemory memory;
+  const auto begin = std::chrono::steady_clock::now();
+  const Plan plan = plan_units(job, sums);
+  const Parameters parameters(model.weights.values, options.precision, options.device);
+  PrimalBatches primal(job.program, parameters, selection.selection, windows, plan.batch, plan.primal);
+
+  std::vector<DiagonalMoments> entries, of_sums;
+  const std::vector<ResolvedSelection> parts = split_by_tensor(selection);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    entries.emplace_back(parts[i].selection.size(), b, Samples::exact);
+    of_sums.emplace_back(sums[i].size(), b, Samples::exact);
+  }
+  Progress progress{b * static_cast<int64_t>(parts.size()), 0, 0, 0};
+  for (int64_t s = 0; s < b; ++s)
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const WindowDiagonal diagonal(job, parameters, primal.tape(s), primal.place(s), plan.directions,
+                                    [&](int64_t carried) {
+                                      if (stop && stop()) throw Interrupted("interrupted");
+                                      progress.products += static_cast<double>(carried);
+                                    });
+      const Tensor d = diagonal.of(parts[i].selection, parts[i].tensors[0].shape).unsqueeze(0);
+      require_finite(d, windows.index[s]);
+      entries[i].begin_visit(s);
+      entries[i].add(d);
+      of_sums[i].begin_visit(s);
+      of_sums[i].add(sums[i].of(d));
+      ++progress.done;
+      progress.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      if (on_progress) on_progress(progress);
+    }
+
+  DiagonalResult result;
+  for (size_t i = 0; i < parts.size(); ++i) result.tensors.push_back({entries[i].bars(), of_sums[i].bars(), {}});
+  result.loss = primal.loss();
+  result.products = static_cast<int64_t>(progress.products);
+  result.seconds = progress.seconds;
+  result.device = options.device.str();
+  result.precision = fmt::format("{} tangents, {} primal", plan.precision == at::kDouble ? "fp64" : "fp32",
+                                 plan.primal == at::kDouble ? "fp64" : "fp32");
+  result.peak_memory = memory.peak();
+  result.notes["plan"] = plan_json(plan, memory.baseline());
+  return result;
+}
+
+}  // namespace hesper

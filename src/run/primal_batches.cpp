@@ -1,0 +1,47 @@
+#include "run/primal_batches.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+
+namespace hesper {
+
+PrimalBatches::PrimalBatches(const Program& program, const Parameters& parameters, const Selection& selection,
+                             const Windows& windows, int64_t batch, at::ScalarType precision)
+    : program_(program),
+      parameters_(parameters),
+      selection_(selection),
+      windows_(windows),
+      batch_(batch),
+      precision_(precision),
+      losses_(at::zeros({windows.ids.size(0)}, at::kDouble)) {}
+
+const Tape& PrimalBatches::tape(int64_t window) {
+  if (window / batch_ == held_) return *tape_;
+  const auto begin = std::chrono::steady_clock::now();
+  tape_.reset();
+  held_ = window / batch_;
+  const int64_t first = held_ * batch_, count = std::min(batch_, windows_.ids.size(0) - first);
+  const Tokens tokens =
+      make_tokens(windows_.ids.narrow(0, first, count), windows_.labels.narrow(0, first, count), parameters_.device());
+  tape_.emplace(run_primal(program_, parameters_, selection_, tokens, precision_));
+  losses_.narrow(0, first, count).copy_(tape_->losses);
+  for (int64_t s = 0; s < count; ++s) require_finite(tape_->losses[s], windows_.index[first + s]);
+  seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return *tape_;
+}
+
+double PrimalBatches::loss() const {
+  const at::Tensor counts = windows_.labels.slice(1, 1).ge(0).sum(1).to(at::kDouble);
+  return ((losses_ * counts).sum() / counts.sum()).item<double>();
+}
+
+void require_finite(const at::Tensor& t, int64_t window) {
+  if (!t.isfinite().all().item<bool>())
+    throw std::runtime_error(
+        fmt::format("window {}: the result is not finite (overflow in the model or its weights)", window));
+}
+
+}  // namespace hesper
