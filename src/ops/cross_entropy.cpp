@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/adjoint_start.h"
 #include "ops/directions.h"
 #include "ops/parameters.h"
 #include "ops/product.h"
@@ -168,6 +169,70 @@ Tensor CrossEntropyHead::adjoint_of_logits(const Tangent& t) const {
   const Tensor target = t.tokens.targets.unsqueeze(1);
   return z.scatter_add_(1, target, at::full({target.size(0), 1}, -1.0, z.options()))
       .mul_(t.tokens.weights.to(z.scalar_type()).unsqueeze(1));
+}
+
+// y ~ p of each token and probe, the first word whose cumulated probability is above a uniform number: (K, rows).
+// Where rounding leaves the sum of p below that number (once in 1e6 tokens in fp32) it is the last word.
+Tensor CrossEntropyHead::draw_labels(const Tangent& t, const AdjointStart& start) const {
+  const Tensor &x = t.tape[kX], &lse = t.tape[kLse], U = t.parameters.get(table, t.parameters.working());
+  const Tensor u = start.uniforms_of_tokens(t.tokens, x.device());  // (rows, K)
+  const int64_t words = U.size(0), step = std::clamp<int64_t>(kTangentTile / x.size(0), 128, words);
+  Tensor y = at::zeros(u.sizes(), u.options().dtype(at::kLong)), sum = at::zeros({x.size(0), 1}, u.options());
+  for (int64_t v = 0; v < words; v += step) {
+    const int64_t n = std::min(step, words - v);
+    const Tensor p = x.mm(U.narrow(0, v, n).t()).sub_(lse).exp_();
+    const Tensor cumulated = p.to(at::kDouble).cumsum(1).add_(sum);  // (rows, n)
+    y.add_(at::searchsorted(cumulated, u, false, true));
+    sum = cumulated.narrow(1, n - 1, 1).clone();
+  }
+  return y.clamp_max_(words - 1).t().contiguous();
+}
+
+Tensor CrossEntropyHead::start_of_logits(const Tangent& t, const AdjointStart& start) const {
+  const Tensor& x = t.tape[kX];
+  const Tensor half = logits(t.parameters, x).sub_(t.tape[kLse]).mul_(0.5).exp_();  // sqrt(p)
+  const Tensor p = half.square(), w = t.tokens.weights.to(x.scalar_type()).sqrt().unsqueeze(1);
+  const auto onehot = [&](const Tensor& y) {  // y (K, rows) -> (K, rows, V)
+    return at::zeros({y.size(0), y.size(1), p.size(1)}, p.options()).scatter_(2, y.unsqueeze(2), 1);
+  };
+  switch (start.kind) {
+    case AdjointStart::Kind::token_signs:
+      return start.signs_of_tokens(t.tokens, x.options()) * (w * (p - onehot(t.tokens.targets.unsqueeze(0))));
+    case AdjointStart::Kind::labels:
+      return w * (p - onehot(draw_labels(t, start)));
+    case AdjointStart::Kind::factor: {
+      const Tensor a = half * start.signs_of_words(t.tokens, p.size(1), 0, p.size(1), x.options());
+      return w * (a - p * a.sum(2, true));
+    }
+  }
+  return {};
+}
+
+Tensor CrossEntropyHead::adjoint(const Tangent& t, const AdjointStart& start, Readout& out) const {
+  const Tensor &x = t.tape[kX], &up = t.tape[kUp], U = t.parameters.get(table, t.parameters.working());
+  const int64_t k = start.count, rows = x.size(0), words = U.size(0);
+  const Tensor w = t.tokens.weights.to(x.scalar_type()).sqrt().unsqueeze(1);
+  if (out.wants(table)) {
+    const Tensor z_bar = start_of_logits(t, start);
+    out.outer(table, z_bar, x);
+    return z_bar.view({k * rows, words}).mm(U).view({k, rows, -1});
+  }
+  if (start.kind == AdjointStart::Kind::token_signs)
+    return start.signs_of_tokens(t.tokens, x.options()) * (w * (up - U.index_select(0, t.tokens.targets)));
+  if (start.kind == AdjointStart::Kind::labels)
+    return w * (up - U.index_select(0, draw_labels(t, start).flatten()).view({k, rows, -1}));
+  // a = sqrt(p) * e, a run of words at a time, and c = sqrt(p).e
+  Tensor x_bar = at::zeros({k, rows, x.size(1)}, x.options()), c = at::zeros({k, rows, 1}, x.options());
+  Tensor flat = x_bar.view({k * rows, -1});
+  const int64_t step = std::clamp<int64_t>(kTangentTile / (k * rows) / 128, 1, (words + 127) / 128) * 128;
+  for (int64_t v = 0; v < words; v += step) {
+    const int64_t n = std::min(step, words - v);
+    const Tensor u = U.narrow(0, v, n), half = x.mm(u.t()).sub_(t.tape[kLse]).mul_(0.5).exp_();  // (rows, n)
+    const Tensor a = half * start.signs_of_words(t.tokens, words, v, n, x.options());            // (K, rows, n)
+    c.add_(a.sum(2, true));
+    flat.addmm_(a.view({k * rows, n}), u);
+  }
+  return x_bar.addcmul_(c, up, -1).mul_(w);
 }
 
 }  // namespace hesper

@@ -15,6 +15,8 @@
 
 namespace hesper {
 
+struct AdjointStart;
+
 /// Which second derivative: H = G + R, G the Gauss-Newton matrix (= Fisher of the cross entropy), R the residual.
 enum class Curvature { hessian, gauss_newton, residual };
 
@@ -39,6 +41,10 @@ class CrossEntropyHead {
   /// x_bar_dot (K, rows, C), undefined where no row carries loss; U_bar_dot into `out`.
   Tensor adjoint_tangent(const Tangent& t, const Tensor& x_dot, Curvature kind, Readout& out) const;
   void second_order(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const;
+  /// x_bar = z_bar U (K, rows, C) of random adjoints of the logits (adjoint_start.h); U_bar = z_bar^T x into `out`. All
+  /// are z_bar = sqrt(w) (a - c p) with a a multiple of sqrt(p) * e or of a one-hot, so one pass over the words at
+  /// most: x_bar = sqrt(w) (a U - c U^T p), U^T p from the tape.
+  Tensor adjoint(const Tangent& t, const AdjointStart& start, Readout& out) const;
 
   const int input;  // value number
   const int table;  // parameter number of U (V, C): lm_head, or the embedding when tied
@@ -48,6 +54,9 @@ class CrossEntropyHead {
   Tensor adjoint_tangent_of_counted(const Tangent& t, const Tensor& x_dot, Curvature kind, Readout& out) const;
   void second_order_of_counted(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const;
   Tensor adjoint_of_logits(const Tangent& t) const;
+  Tensor draw_labels(const Tangent& t, const AdjointStart& start) const;
+  /// z_bar of all words: (K, rows, V).
+  Tensor start_of_logits(const Tangent& t, const AdjointStart& start) const;
   /// Calls f(U's rows, p, z_dot - p.z_dot) for runs of words; `whole`: one run of all V.
   template <class F>
   void for_words(const Tangent& t, const Tensor& x_dot, bool whole, F f) const;

@@ -23,6 +23,7 @@ struct TangentPass::Run {
   Curvature kind = Curvature::hessian;
   bool recompute = false;  // two-pass: see product
   bool again = false;      // the segment that runs now runs for the second time
+  const AdjointStart* start = nullptr;  // adjoints alone
 
   int64_t alive = 0;
   Tensors border{};      // tangents
@@ -214,8 +215,10 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut)
   Tensors bar(program_.values());
   if (&segment == &program_.segments().back()) {
     const Kept tape = tape_of(tape_.head, run, begin, length);
-    bar[program_.cross_entropy().input] = program_.cross_entropy().adjoint_tangent(
-        {tokens, parameters_, run.v, tape, run.alive}, run.head_x_dot[number], run.kind, out);
+    const CrossEntropyHead& head = program_.cross_entropy();
+    const Tangent t{tokens, parameters_, run.v, tape, run.alive};
+    bar[head.input] =
+        run.start ? head.adjoint(t, *run.start, out) : head.adjoint_tangent(t, run.head_x_dot[number], run.kind, out);
   }
   for (int y : segment.outputs) bar[y] = cut_of(run.border_bar[y], begin, length);
   const auto& cuts = run.kept[&segment - program_.segments().data()];
@@ -250,6 +253,17 @@ void TangentPass::backward(Run& run, const Segment& segment) const {
   for (int y : segment.outputs) run.border_bar[y] = Tensor();
 }
 
+void TangentPass::backward(Run& run) const {
+  for (auto segment = program_.segments().rbegin(); segment != program_.segments().rend(); ++segment) {
+    const bool active = std::any_of(program_.ops().begin() + segment->begin, program_.ops().begin() + segment->end,
+                                    [&](const auto& op) { return tape_.active[op->output]; });
+    if (!active && segment != program_.segments().rbegin()) continue;
+    const bool ran = !run.kept[&*segment - program_.segments().data()].empty();
+    if (run.recompute && !segment->token_local && ran) recompute(run, *segment);
+    backward(run, *segment);
+  }
+}
+
 Tensor TangentPass::product(const Directions& v, int64_t s, Curvature kind, bool recompute) const {
   const at::NoGradGuard no_grad;
   Readout out = Readout::of(selection_, v, v.count(), parameters_.device());
@@ -269,14 +283,22 @@ Tensor TangentPass::product(const Directions& v, int64_t s, Curvature kind, bool
       forward(run, segment);
     }
   }
-  for (auto segment = program_.segments().rbegin(); segment != program_.segments().rend(); ++segment) {
-    const bool active = std::any_of(program_.ops().begin() + segment->begin, program_.ops().begin() + segment->end,
-                                    [&](const auto& op) { return tape_.active[op->output]; });
-    if (!active && segment != program_.segments().rbegin()) continue;
-    const bool ran = !run.kept[&*segment - program_.segments().data()].empty();
-    if (run.recompute && !segment->token_local && ran) this->recompute(run, *segment);
-    backward(run, *segment);
-  }
+  backward(run);
+  return out.values();
+}
+
+Tensor TangentPass::adjoint(const AdjointStart& start, int64_t s) const {
+  const at::NoGradGuard no_grad;
+  Readout out(selection_, start.count, parameters_.device());
+  const Directions none;
+  Run run{none, s};
+  run.out = &out;
+  run.kind = Curvature::gauss_newton;  // nothing but plain adjoints below the head
+  run.start = &start;
+  run.alive = start.count;
+  run.border_bar.resize(program_.values());
+  run.kept.resize(program_.segments().size());
+  backward(run);
   return out.values();
 }
 

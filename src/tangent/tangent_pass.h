@@ -1,10 +1,12 @@
 #pragma once
 // K directions over one window of a tape.
 //   product:      forward_tangent up to the head, adjoint_tangent back to the lowest selected weight -> H V, G V or R V
+//   adjoint:      adjoints of K random starts at the logits back to the lowest selected weight     -> w_bar
 //   second_order: forward_tangent alone, adding each op's <y_bar, f''[i, j]>                        -> V^T G V, V^T R V
 // Token-local segments run a few tokens at a time with all K directions, so that a cut of rows stays in cache, each cut
 // on one thread; what a cut adds to the sums is added in the order of the cuts, whatever thread made it. Between
 // segments only the residual stream and the attention's inputs exist for all tokens.
+#include "ops/adjoint_start.h"
 #include "ops/directions.h"
 #include "ops/second_order.h"
 #include "primal/primal.h"
@@ -26,6 +28,9 @@ class TangentPass {
   /// operations on the same numbers: the same bits.
   Tensor product(const Directions& v, int64_t s, Curvature kind, bool recompute = false) const;
 
+  /// w_bar of window s for the K adjoints of its logits that `start` draws: (K, n) fp64.
+  Tensor adjoint(const AdjointStart& start, int64_t s) const;
+
   struct Forms {
     Tensor gauss_newton, residual;  // (K, K) fp64, symmetric
   };
@@ -38,6 +43,7 @@ class TangentPass {
   void forward(Run& run, const Segment& segment) const;
   void forward_cut(Run& run, const Segment& segment, const Cut& cut) const;
   void recompute(Run& run, const Segment& attention) const;
+  void backward(Run& run) const;
   void backward(Run& run, const Segment& segment) const;
   void backward_cut(Run& run, const Segment& segment, const Cut& cut) const;
   Tensor border_for(Run& run, const Segment& segment, const Tensor& part) const;
