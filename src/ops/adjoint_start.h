@@ -5,9 +5,9 @@
 //   factor       z_bar = sqrt(w) (sqrt(p) * e - p (sqrt(p).e)), e a token and word:  E[z_bar z_bar^T] = Lambda,
 //                                                                              E[w_bar^2] = diag G
 //   labels       z_bar = sqrt(w) (p - onehot(y)), y drawn from p:             E[w_bar^2] = diag G
-// Random numbers are Philox at (seed, kind, window, probe, token, word): the same however tokens, words and probes are
-// split.
+// Random numbers are those of (seed, window, probe, token, word): the same however tokens, words and probes are split.
 #include "ops/op.h"
+#include "ops/random.h"
 
 namespace hesper {
 
@@ -27,6 +27,9 @@ struct AdjointStart {
                         at::TensorOptions options) const;
   /// Uniform in [0, 1), what labels are drawn by: (rows, K) fp64.
   Tensor uniforms_of_tokens(const Tokens& tokens, at::Device device) const;
+
+ private:
+  ProbeKey key(uint32_t stream, int64_t probe) const;
 };
 
 }  // namespace hesper

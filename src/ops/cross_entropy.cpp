@@ -1,6 +1,7 @@
 #include "ops/cross_entropy.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "ops/adjoint_start.h"
 #include "ops/directions.h"
@@ -171,16 +172,21 @@ Tensor CrossEntropyHead::adjoint_of_logits(const Tangent& t) const {
       .mul_(t.tokens.weights.to(z.scalar_type()).unsqueeze(1));
 }
 
+Tensor CrossEntropyHead::root_probabilities(const Tangent& t, const Tensor& u) const {
+  const Tensor silent = t.tokens.weights.eq(0).unsqueeze(1);
+  return t.tape[kX].mm(u.t()).sub_(t.tape[kLse]).mul_(0.5).masked_fill_(silent, -INFINITY).exp_();
+}
+
 // y ~ p of each token and probe, the first word whose cumulated probability is above a uniform number: (K, rows).
 // Where rounding leaves the sum of p below that number (once in 1e6 tokens in fp32) it is the last word.
 Tensor CrossEntropyHead::draw_labels(const Tangent& t, const AdjointStart& start) const {
-  const Tensor &x = t.tape[kX], &lse = t.tape[kLse], U = t.parameters.get(table, t.parameters.working());
+  const Tensor &x = t.tape[kX], U = t.parameters.get(table, t.parameters.working());
   const Tensor u = start.uniforms_of_tokens(t.tokens, x.device());  // (rows, K)
   const int64_t words = U.size(0), step = std::clamp<int64_t>(kTangentTile / x.size(0), 128, words);
   Tensor y = at::zeros(u.sizes(), u.options().dtype(at::kLong)), sum = at::zeros({x.size(0), 1}, u.options());
   for (int64_t v = 0; v < words; v += step) {
     const int64_t n = std::min(step, words - v);
-    const Tensor p = x.mm(U.narrow(0, v, n).t()).sub_(lse).exp_();
+    const Tensor p = root_probabilities(t, U.narrow(0, v, n)).square_();
     const Tensor cumulated = p.to(at::kDouble).cumsum(1).add_(sum);  // (rows, n)
     y.add_(at::searchsorted(cumulated, u, false, true));
     sum = cumulated.narrow(1, n - 1, 1).clone();
@@ -190,8 +196,8 @@ Tensor CrossEntropyHead::draw_labels(const Tangent& t, const AdjointStart& start
 
 Tensor CrossEntropyHead::start_of_logits(const Tangent& t, const AdjointStart& start) const {
   const Tensor& x = t.tape[kX];
-  const Tensor half = logits(t.parameters, x).sub_(t.tape[kLse]).mul_(0.5).exp_();  // sqrt(p)
-  const Tensor p = half.square(), w = t.tokens.weights.to(x.scalar_type()).sqrt().unsqueeze(1);
+  const Tensor root = root_probabilities(t, t.parameters.get(table, t.parameters.working()));  // (rows, V)
+  const Tensor p = root.square(), w = t.tokens.weights.to(x.scalar_type()).sqrt().unsqueeze(1);
   const auto onehot = [&](const Tensor& y) {  // y (K, rows) -> (K, rows, V)
     return at::zeros({y.size(0), y.size(1), p.size(1)}, p.options()).scatter_(2, y.unsqueeze(2), 1);
   };
@@ -201,7 +207,7 @@ Tensor CrossEntropyHead::start_of_logits(const Tangent& t, const AdjointStart& s
     case AdjointStart::Kind::labels:
       return w * (p - onehot(draw_labels(t, start)));
     case AdjointStart::Kind::factor: {
-      const Tensor a = half * start.signs_of_words(t.tokens, p.size(1), 0, p.size(1), x.options());
+      const Tensor a = root * start.signs_of_words(t.tokens, p.size(1), 0, p.size(1), x.options());
       return w * (a - p * a.sum(2, true));
     }
   }
@@ -227,8 +233,9 @@ Tensor CrossEntropyHead::adjoint(const Tangent& t, const AdjointStart& start, Re
   const int64_t step = std::clamp<int64_t>(kTangentTile / (k * rows) / 128, 1, (words + 127) / 128) * 128;
   for (int64_t v = 0; v < words; v += step) {
     const int64_t n = std::min(step, words - v);
-    const Tensor u = U.narrow(0, v, n), half = x.mm(u.t()).sub_(t.tape[kLse]).mul_(0.5).exp_();  // (rows, n)
-    const Tensor a = half * start.signs_of_words(t.tokens, words, v, n, x.options());            // (K, rows, n)
+    const Tensor u = U.narrow(0, v, n);
+    const Tensor a =
+        root_probabilities(t, u) * start.signs_of_words(t.tokens, words, v, n, x.options());  // (K, rows, n)
     c.add_(a.sum(2, true));
     flat.addmm_(a.view({k * rows, n}), u);
   }

@@ -54,6 +54,8 @@ class CrossEntropyHead {
   Tensor adjoint_tangent_of_counted(const Tangent& t, const Tensor& x_dot, Curvature kind, Readout& out) const;
   void second_order_of_counted(const Tangent& t, const Tensor& x_dot, SecondOrder& form) const;
   Tensor adjoint_of_logits(const Tangent& t) const;
+  /// sqrt(p) of words with the matrix `u`: (rows, n); 0 where no loss counts.
+  Tensor root_probabilities(const Tangent& t, const Tensor& u) const;
   Tensor draw_labels(const Tangent& t, const AdjointStart& start) const;
   /// z_bar of all words: (K, rows, V).
   Tensor start_of_logits(const Tangent& t, const AdjointStart& start) const;
