@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
 #include <stdexcept>
 
 #include "ops/readout.h"
@@ -18,14 +20,17 @@ std::vector<int> last_reader(const Program& program) {
   return last;
 }
 
-/// Runs the ops in order and hands back the head's input; values are dropped after their last reader.
-Tensor forward_ops(const Program& program, Primal& p, const std::vector<char>& active, std::vector<Kept>* kept) {
+/// Runs the ops in order and hands back the head's input; values are dropped after their last reader. `see` is called
+/// with each op and its inputs.
+Tensor forward_ops(const Program& program, Primal& p, const std::vector<char>& active, std::vector<Kept>* kept,
+                   const std::function<void(const Op&, const Tensors&)>& see = {}) {
   const std::vector<int> last = last_reader(program);
   Tensors values(program.values());
   for (int i = 0; i < static_cast<int>(program.ops().size()); ++i) {
     const Op& op = *program.ops()[i];
     Tensors x;
     for (int v : op.inputs) x.push_back(values[v]);
+    if (see) see(op, x);
     Kept mine;
     p.keep = kept && is_active(op, active, p.selection);
     values[op.output] = op.forward(p, x, mine);
@@ -126,14 +131,50 @@ Tape narrowed(const Tape& tape, const Program& program, const Selection& fewer) 
   return out;
 }
 
+namespace {
+Tensor losses_of(const Program& program, Primal& p, const Tensor& last) {
+  Kept kept;
+  const Selection nothing;
+  Readout gradient(nothing, p.tokens.sequences, p.parameters.device());
+  p.keep = false;
+  return program.cross_entropy().forward_adjoint(p, last, kept, gradient).losses;
+}
+}  // namespace
+
+std::vector<const Op*> linear_layers_of(const Program& program, const Selection& selection) {
+  std::vector<const Op*> out;
+  for (const SelectedPart& part : selection.parts()) {
+    const auto reads = [&](const auto& op) { return op->name() == "linear" && op->parameters[0] == part.parameter; };
+    const auto op = std::find_if(program.ops().begin(), program.ops().end(), reads);
+    if (op == program.ops().end())
+      throw std::invalid_argument(fmt::format("{}: not the matrix of a linear layer, which alone has an input",
+                                              program.parameter_names()[part.parameter]));
+    out.push_back(op->get());
+  }
+  return out;
+}
+
+LayerInputs run_layer_inputs(const Program& program, const Parameters& parameters, const Selection& selection,
+                             const Tokens& tokens, at::ScalarType precision) {
+  const std::vector<const Op*> layers = linear_layers_of(program, selection);
+  LayerInputs out;
+  out.inputs.resize(layers.size());
+  const auto see = [&](const Op& op, const Tensors& x) {
+    for (size_t i = 0; i < layers.size(); ++i)
+      if (&op == layers[i]) out.inputs[i] = x[0];
+  };
+  const Selection nothing;
+  Primal p{tokens, parameters, nothing, precision, false};
+  const Tensor last = forward_ops(program, p, std::vector<char>(program.values(), 0), nullptr, see);
+  out.losses = losses_of(program, p, last);
+  return out;
+}
+
 Tensor run_forward(const Program& program, const Parameters& parameters, const Tokens& tokens,
                    at::ScalarType precision) {
   const Selection nothing;
   Primal p{tokens, parameters, nothing, precision, false};
-  const Tensor last = forward_ops(program, p, std::vector<char>(program.values(), 0), nullptr);
-  Kept kept;
-  Readout gradient(nothing, tokens.sequences, parameters.device());
-  return program.cross_entropy().forward_adjoint(p, last, kept, gradient).losses;
+  return losses_of(program, p, forward_ops(program, p, std::vector<char>(program.values(), 0), nullptr));
 }
 
 }  // namespace hesper

@@ -35,6 +35,19 @@ Tape narrowed(const Tape& tape, const Program& program, const Selection& fewer);
 Tensor run_forward(const Program& program, const Parameters& parameters, const Tokens& tokens,
                    at::ScalarType precision);
 
+/// Forward alone: losses, and what the linear layers of the selected parameters read.
+struct LayerInputs {
+  Tensor losses;   // (B) fp64
+  Tensors inputs;  // (B*T, in) for each part of the selection; one tensor where layers read the same value
+};
+/// Throws what linear_layers_of throws.
+LayerInputs run_layer_inputs(const Program& program, const Parameters& parameters, const Selection& selection,
+                             const Tokens& tokens, at::ScalarType precision);
+
+/// The op of each part of the selection. Throws std::invalid_argument naming a parameter that is not the matrix of a
+/// linear layer.
+std::vector<const Op*> linear_layers_of(const Program& program, const Selection& selection);
+
 /// Values that depend on a selected weight.
 std::vector<char> active_values(const Program& program, const Selection& selection);
 bool is_active(const Op& op, const std::vector<char>& active, const Selection& selection);
