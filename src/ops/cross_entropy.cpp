@@ -174,7 +174,7 @@ Tensor CrossEntropyHead::adjoint_of_logits(const Tangent& t) const {
 
 Tensor CrossEntropyHead::root_probabilities(const Tangent& t, const Tensor& u) const {
   const Tensor silent = t.tokens.weights.eq(0).unsqueeze(1);
-  return t.tape[kX].mm(u.t()).sub_(t.tape[kLse]).mul_(0.5).masked_fill_(silent, -INFINITY).exp_();
+  return product(t.tape[kX], u.t()).sub_(t.tape[kLse]).mul_(0.5).masked_fill_(silent, -INFINITY).exp_();
 }
 
 // y ~ p of each token and probe, the first word whose cumulated probability is above a uniform number: (K, rows).
@@ -221,7 +221,7 @@ Tensor CrossEntropyHead::adjoint(const Tangent& t, const AdjointStart& start, Re
   if (out.wants(table)) {
     const Tensor z_bar = start_of_logits(t, start);
     out.outer(table, z_bar, x);
-    return z_bar.view({k * rows, words}).mm(U).view({k, rows, -1});
+    return product(z_bar.view({k * rows, words}), U).view({k, rows, -1});
   }
   if (start.kind == AdjointStart::Kind::token_signs)
     return start.signs_of_tokens(t.tokens, x.options()) * (w * (up - U.index_select(0, t.tokens.targets)));
@@ -237,7 +237,7 @@ Tensor CrossEntropyHead::adjoint(const Tangent& t, const AdjointStart& start, Re
     const Tensor a =
         root_probabilities(t, u) * start.signs_of_words(t.tokens, words, v, n, x.options());  // (K, rows, n)
     c.add_(a.sum(2, true));
-    flat.addmm_(a.view({k * rows, n}), u);
+    add_product(flat, a.view({k * rows, n}), u);
   }
   return x_bar.addcmul_(c, up, -1).mul_(w);
 }
