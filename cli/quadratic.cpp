@@ -10,6 +10,7 @@
 #include "interrupt.h"
 #include "run/exact_files.h"
 #include "run/quadratic_files.h"
+#include "run/result_files.h"
 #include "text/sha256.h"
 #include "values.h"
 
@@ -96,6 +97,7 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
   if (flags.primal_precision != "auto")
     job.options.primal = parse_precision("--primal-precision", flags.primal_precision);
   job.options.batch = flags.model_input_bs;
+  if (!flags.memory_limit.empty()) job.options.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
   job.options.actual_each = flags.actual == "each";
   if (flags.actual == "none") job.options.steps.clear();
   catch_interrupts();
@@ -110,15 +112,15 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
   stop_if_interrupted();
 
   const fs::path folder = flags.out.empty() ? fs::path("data") / model_name(flags) : fs::path(flags.out);
-  const fs::path record = (folder / quadratic_name(job)).string() + ".json";
-  if (!flags.overwrite && fs::exists(record))
-    throw std::invalid_argument(
-        fmt::format("{}: exists; --overwrite replaces it, --out DIR keeps both", record.string()));
-  check_writable(folder);
+  const Plan plan = plan_quadratic(model, job.directions, job.windows, job.options);
   job.model_sha256 = model.checkpoint.sha256();
+  if (!flags.overwrite) check_existing(folder, job);
+  check_writable(folder);
+  stop_if_interrupted();
   console.line(fmt::format("{} to {}: {} direction{} by {}, {} windows of {} tokens", job.model_name, job.against,
                            job.directions.count(), job.directions.count() > 1 ? "s" : "", job.group,
                            job.windows.ids.size(0), job.windows.ids.size(1)));
+  console.line(fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
   const QuadraticResult result = compute_quadratic(
       model, job.directions, job.windows, job.options, [&](const Progress& p) { console.progress(p); }, interrupted);
   console.end_progress();
@@ -149,10 +151,11 @@ Action add_quadratic(CLI::App& app) {
   app.add_option("--primal-precision", flags->primal_precision,
                  "of the primal pass and the actual losses: fp64 or fp32")
       ->capture_default_str();
+  app.add_option("--memory-limit", flags->memory_limit, "such as 16GiB (all that is free)");
   add_device(app, *flags);
   add_threads(app, *flags);
   app.add_option("--out", flags->out, "folder of the results (data/{model})");
-  app.add_flag("--overwrite", flags->overwrite, "replace a result of that name");
+  app.add_flag("--overwrite", flags->overwrite, "also a result made with another configuration");
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_quadratic(*flags, command_line); };
 }

@@ -9,13 +9,14 @@
 namespace hesper {
 
 PrimalBatches::PrimalBatches(const Program& program, const Parameters& parameters, const Selection& selection,
-                             const Windows& windows, int64_t batch, at::ScalarType precision)
+                             const Windows& windows, int64_t batch, at::ScalarType precision, const Directions* along)
     : program_(program),
       parameters_(parameters),
       selection_(selection),
       windows_(windows),
       batch_(batch),
       precision_(precision),
+      along_(along),
       losses_(at::zeros({windows.ids.size(0)}, at::kDouble)) {}
 
 const Tape& PrimalBatches::tape(int64_t window) {
@@ -26,7 +27,7 @@ const Tape& PrimalBatches::tape(int64_t window) {
   const int64_t first = held_ * batch_, count = std::min(batch_, windows_.ids.size(0) - first);
   const Tokens tokens =
       make_tokens(windows_.ids.narrow(0, first, count), windows_.labels.narrow(0, first, count), parameters_.device());
-  tape_.emplace(run_primal(program_, parameters_, selection_, tokens, precision_));
+  tape_.emplace(run_primal(program_, parameters_, selection_, tokens, precision_, along_));
   losses_.narrow(0, first, count).copy_(tape_->losses);
   for (int64_t s = 0; s < count; ++s) require_finite(tape_->losses[s], windows_.index[first + s]);
   seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

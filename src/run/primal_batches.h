@@ -10,9 +10,9 @@ namespace hesper {
 
 class PrimalBatches {
  public:
-  /// All arguments outlive it.
+  /// All arguments outlive it; `along` as run_primal has it.
   PrimalBatches(const Program& program, const Parameters& parameters, const Selection& selection,
-                const Windows& windows, int64_t batch, at::ScalarType precision);
+                const Windows& windows, int64_t batch, at::ScalarType precision, const Directions* along = nullptr);
 
   /// Tape of the batch that holds `window`; valid until a window of another batch is asked for.
   const Tape& tape(int64_t window);
@@ -30,6 +30,7 @@ class PrimalBatches {
   const Windows& windows_;
   int64_t batch_;
   at::ScalarType precision_;
+  const Directions* along_;
   at::Tensor losses_;
   double seconds_ = 0;
   int64_t held_ = -1;  // number of the batch on the tape

@@ -11,6 +11,7 @@
 #include "model/build_program.h"
 #include "run/ledger.h"
 #include "run/memory.h"
+#include "run/primal_batches.h"
 #include "tangent/tangent_pass.h"
 
 namespace hesper {
@@ -55,14 +56,13 @@ class Run {
         on_progress_(on_progress),
         stop_(stop),
         program_(build_program(model.config(), windows.ids.size(1))) {
-    const int64_t passes = 1 + static_cast<int64_t>(options.steps.size()) + (options.actual_each ? named.count() : 0);
-    progress_.units = passes * static_cast<int64_t>(units().size());
+    const int64_t passes = static_cast<int64_t>(options.steps.size()) + (options.actual_each ? named.count() : 0);
+    progress_.units = b() + passes * static_cast<int64_t>(units().size());
   }
 
   QuadraticResult result() {
     const PeakMemory memory;
     out_.baseline_memory = memory.baseline();
-    out_.losses = at::zeros({b()}, at::kDouble);
     forms();
     const Clock::time_point actual = Clock::now();
     const Parameters base(model_.weights.values, options_.primal, options_.device);
@@ -71,8 +71,6 @@ class Run {
     out_.actual_seconds = since(actual);
     out_.seconds = since(begin_);
     out_.mean_loss = out_.losses.mean().item<double>();
-    const Tensor counts = windows_.labels.slice(1, 1).ge(0).sum(1).to(at::kDouble);
-    out_.loss = ((out_.losses * counts).sum() / counts.sum()).item<double>();
     out_.peak_memory = memory.peak();
     return std::move(out_);
   }
@@ -97,29 +95,24 @@ class Run {
     const Selection selection = named_.selection();
     const Directions v = named_.directions(options_.precision, options_.device);
     const Parameters parameters(model_.weights.values, options_.precision, options_.device);
+    PrimalBatches primal(program_, parameters, selection, windows_, options_.batch, options_.primal, &v);
     Spread gradient, gauss_newton, residual, hessian, each;
     first_order_ = at::zeros({b()}, at::kDouble), second_order_ = at::zeros({b()}, at::kDouble);
-    for (const Unit& unit : units()) {
-      const Clock::time_point primal = Clock::now();
-      const Tape tape = run_primal(program_, parameters, selection, tokens(unit), options_.primal, &v);
-      out_.primal_seconds += since(primal);
-      out_.losses.narrow(0, unit.first_window, unit.windows).copy_(tape.losses);
-      const TangentPass pass(program_, parameters, selection, tape);
-      for (int64_t s = 0; s < unit.windows; ++s) {
-        const TangentPass::Forms f = pass.second_order(v, s);
-        const Tensor g = tape.gradient[s].cpu(), G = f.gauss_newton.cpu() / 2, R = f.residual.cpu() / 2, H = G + R;
-        const int64_t window = unit.first_window + s;
-        if (!(H.isfinite().all().item<bool>() && g.isfinite().all().item<bool>()))
-          throw std::runtime_error(
-              fmt::format("window {}: the result is not finite (overflow in the model or its "
-                          "weights)",
-                          windows_.index[static_cast<size_t>(window)]));
-        gradient.add(g), gauss_newton.add(G), residual.add(R), hessian.add(H), each.add(g + H.diagonal());
-        first_order_[window] = g.sum();
-        second_order_[window] = H.sum();
-      }
-      done(static_cast<double>(named_.count() * unit.windows));
+    for (int64_t s = 0; s < b(); ++s) {
+      const Tape& tape = primal.tape(s);
+      const TangentPass::Forms f = TangentPass(program_, parameters, selection, tape).second_order(v, primal.place(s));
+      const Tensor g = tape.gradient[primal.place(s)].cpu(), G = f.gauss_newton.cpu() / 2, R = f.residual.cpu() / 2;
+      const Tensor H = G + R;
+      require_finite(H, windows_.index[s]);
+      require_finite(g, windows_.index[s]);
+      gradient.add(g), gauss_newton.add(G), residual.add(R), hessian.add(H), each.add(g + H.diagonal());
+      first_order_[s] = g.sum();
+      second_order_[s] = H.sum();
+      done(static_cast<double>(named_.count()));
     }
+    out_.losses = primal.losses();
+    out_.loss = primal.loss();
+    out_.primal_seconds = primal.seconds();
     out_.gradient = gradient.finish(), out_.gauss_newton = gauss_newton.finish(), out_.residual = residual.finish();
     out_.hessian = hessian.finish(), out_.predicted_each = each.finish();
   }
@@ -180,6 +173,29 @@ class Run {
 };
 
 }  // namespace
+
+Plan plan_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,
+                    const QuadraticOptions& options) {
+  const Program program = build_program(model.config(), windows.ids.size(1));
+  const Selection selection = directions.selection();
+  PlanRequest r;
+  r.program = &program;
+  for (const ParameterSpec& spec : model.weights.specs) r.parameter_shapes.push_back(spec.shape);
+  for (const Tensor& value : model.weights.values) r.stored.push_back(value.scalar_type());
+  r.selection = &selection;
+  r.windows = windows.ids.size(0);
+  r.batch = options.batch;
+  r.tokens = windows.ids.size(1);
+  r.precision = options.precision;
+  r.primal = options.primal;
+  r.pass = Pass::gram;
+  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : free_memory();
+  r.matrices = 8;  // sums and squares of G, R and H, and what a window adds
+  r.measure_precision = false;
+  r.columns = r.carried = directions.count();
+  r.beside = directions.bytes(options.precision);  // in the working precision, beside the user's own
+  return make_plan(r);
+}
 
 QuadraticResult compute_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,
                                   const QuadraticOptions& options, const OnProgress& on_progress,

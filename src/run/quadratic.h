@@ -14,6 +14,7 @@ struct QuadraticOptions {
   at::ScalarType precision = at::kFloat;  // tangents
   at::ScalarType primal = at::kDouble;
   int64_t batch = 1;                                  // windows of a primal pass
+  int64_t memory_limit = 0;                           // bytes; 0: what is free
   std::vector<double> steps = {0.125, 0.25, 0.5, 1};  // e of the losses measured at w + e (d_1 + .. + d_K)
   bool actual_each = false;                           // also the loss at w + d_k for each k alone
 };
@@ -44,6 +45,10 @@ struct QuadraticResult {
   double seconds = 0, primal_seconds = 0, actual_seconds = 0;
   int64_t peak_memory = 0, baseline_memory = 0;
 };
+
+/// Memory and cost of the forms (the actual losses need less); nothing is computed. Throws as make_plan does.
+Plan plan_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,
+                    const QuadraticOptions& options);
 
 /// Throws std::runtime_error where a number is not finite (naming the window).
 QuadraticResult compute_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,

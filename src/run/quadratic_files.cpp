@@ -14,6 +14,7 @@
 #include "report/pt_file.h"
 #include "report/record.h"
 #include "run/exact_files.h"
+#include "run/result_files.h"
 
 namespace hesper {
 namespace {
@@ -23,8 +24,6 @@ using nlohmann::json;
 
 constexpr int64_t kNamedPairs = 10;
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-
-fs::path with_extension(const fs::path& base, const char* extension) { return base.string() + extension; }
 
 double at_or_nan(const Tensor& t, int64_t i) { return t.defined() ? t[i].item<double>() : kNone; }
 std::vector<double> to_vector(const Tensor& t) {
@@ -130,17 +129,26 @@ json line_json(const QuadraticResult& r) {
   return out;
 }
 
+json configuration(const QuadraticJob& job) {
+  return {{"model_sha256", job.model_sha256},
+          {"against_sha256", job.against_sha256},
+          {"group", job.group},
+          {"ids_sha256", ids_sha256(job.windows.ids)},
+          {"labels_sha256", ids_sha256(job.windows.labels)},
+          {"windows", job.windows.index},
+          {"precision", precision_name(job.options.precision)},
+          {"primal_precision", precision_name(job.options.primal)},
+          {"steps", job.options.steps},
+          {"actual_each", job.options.actual_each}};
+}
+
 json record(const QuadraticJob& job, const QuadraticResult& r) {
   RunRecord record;
   record.version = HESPER_VERSION;
   record.command_line = job.command_line;
   record.model = {job.model_name, std::nullopt, job.model_sha256};
   record.data = {job.data_name, ids_sha256(job.windows.ids), job.windows.ids.size(0), job.windows.ids.size(1)};
-  record.configuration = {{"against", job.against},
-                          {"against_sha256", job.against_sha256},
-                          {"group", job.group},
-                          {"windows", job.windows.index},
-                          {"labels_sha256", ids_sha256(job.windows.labels)}};
+  record.configuration = configuration(job);
   record.loss = r.loss;
   record.perplexity = std::exp(r.loss);
   record.products = job.directions.count() * job.windows.ids.size(0);
@@ -151,6 +159,7 @@ json record(const QuadraticJob& job, const QuadraticResult& r) {
   record.peak_memory = r.peak_memory;
   json out = to_json(record);
   out.erase("selection"), out.erase("gradient_norm");
+  out["against"] = job.against;
   out["directions"] = job.directions.names;
   out["mean_window_loss"] = r.mean_loss;
   out["line"] = line_json(r);
@@ -170,6 +179,10 @@ std::string quadratic_name(const QuadraticJob& job) {
   const int64_t seqlen = job.windows.ids.size(1);
   return fmt::format("quadratic_{}_{}_b{}{}", job.against, job.group, job.windows.ids.size(0),
                      seqlen == 2048 ? "" : fmt::format("_T{}", seqlen));
+}
+
+void check_existing(const fs::path& folder, const QuadraticJob& job) {
+  check_configuration(with_extension(folder / quadratic_name(job), ".json"), configuration(job));
 }
 
 std::vector<Pair> largest_pairs(const QuadraticResult& result, int64_t most) {
@@ -198,8 +211,7 @@ std::string write_quadratic(const fs::path& folder, const QuadraticJob& job, con
     write_heat_map(picture(job, result), with_extension(base, extension));
     write_bars(bars(job, result), base.string() + ".bars" + extension);
   }
-  const std::string text = record(job, result).dump(2, ' ', false, json::error_handler_t::replace) + "\n";
-  write_file_atomically(with_extension(base, ".json"), [&](std::ostream& out) { out << text; });
+  write_json(with_extension(base, ".json"), record(job, result));
   return base.string();
 }
 

@@ -28,6 +28,9 @@ struct QuadraticJob {
 
 std::string quadratic_name(const QuadraticJob& job);
 
+/// Throws std::invalid_argument where a result of that name was made with another configuration.
+void check_existing(const std::filesystem::path& folder, const QuadraticJob& job);
+
 /// Pairs i < j by |q_ij + q_ji|, the largest first, at most `most`.
 struct Pair {
   int64_t i = 0, j = 0;
