@@ -186,8 +186,7 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   if (options.rule)
     for (size_t i = 0; i < job.sums.size(); ++i)
       check_rule(*options.rule, job.sums[i], job.selection.tensors[i].name, job.windows.ids.size(0));
-  std::optional<Plan> plan;
-  if (!flags.exact) plan = plan_diag(model, job.selection, job.sums, job.windows, options);
+  const Plan plan = (flags.exact ? plan_exact_diag : plan_diag)(model, job.selection, job.sums, job.windows, options);
   const std::filesystem::path folder =
       flags.out.empty() ? std::filesystem::path("data") / job.model_name : std::filesystem::path(flags.out);
   if (!flags.overwrite && diagonal_exists(folder, job)) {
@@ -199,14 +198,12 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
 
   console.line(fmt::format("{}: {}, n = {}, {} windows of {} tokens", job.model_name, say_selection(job.selection),
                            job.selection.selection.size(), job.windows.ids.size(0), job.windows.ids.size(1)));
-  if (plan) {
-    console.line(fmt::format("{}; {} of {} allowed", say_plan(*plan), say_bytes(plan->peak()), say_bytes(plan->limit)));
-    console.event("plan", {{"selection", say_selection(job.selection)},
-                           {"n", job.selection.selection.size()},
-                           {"directions", plan->directions},
-                           {"memory", plan->peak()},
-                           {"units", plan->units}});
-  }
+  console.line(fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
+  console.event("plan", {{"selection", say_selection(job.selection)},
+                         {"n", job.selection.selection.size()},
+                         {"directions", plan.directions},
+                         {"memory", plan.peak()},
+                         {"units", plan.units}});
   const auto compute = flags.exact ? compute_exact_diag : compute_diag;
   const DiagonalResult result = compute(
       model, job.selection, job.sums, job.windows, options, [&](const Progress& p) { console.progress(p); },

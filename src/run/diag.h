@@ -54,6 +54,10 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
                                   const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
                                   const OnProgress& on_progress = {}, const ShouldStop& stop = {});
 
+/// Its plan: the Gram pass; nothing is computed.
+Plan plan_exact_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
+                     const Windows& windows, const DiagOptions& options);
+
 /// Sums of every tensor (unit_sums.h).
 std::vector<UnitSums> unit_sums(const Model& model, const ResolvedSelection& selection, int64_t group_size);
 

@@ -24,7 +24,7 @@ size_t place_of(std::vector<std::string>& names, const std::string& name) {
 std::string short_text(const Bar& bar) {
   switch (bar.state) {
     case Bar::State::known:
-      return fmt::format("{:.2g}%", 100 * bar.value);
+      return bar.value >= 10 ? "> 999%" : fmt::format("{:.{}f}%", 100 * bar.value, bar.value < 0.0995 ? 1 : 0);
     case Bar::State::below_probe_noise:
       return "< noise";
     case Bar::State::not_resolved:
@@ -64,7 +64,7 @@ void write_overview(const std::filesystem::path& path, const DiagonalJob& job, c
   };
   panel("Trace (colour: size, log)", [](const TensorDiagonal& d) {
     const double trace = d.sums.mean[0].item<double>();
-    return std::pair{trace == 0 ? kNothing : std::log10(std::abs(trace)), fmt::format("{:.2g}", trace)};
+    return std::pair{trace == 0 ? kNothing : std::log10(std::abs(trace)), fmt::format("{:.3g}", trace)};
   });
   panel("Trace: probe error", [](const TensorDiagonal& d) {
     const Bar b = relative_bars(d.sums, 0, 1).probe;

@@ -47,6 +47,7 @@ Plan plan_units(const Job& job, const std::vector<UnitSums>& sums) {
   while (true) {
     try {
       Plan plan = make_plan(r);
+      plan.units = r.windows * static_cast<int64_t>(sums.size());
       plan.tangent_flops *= static_cast<double>(r.selection->size()) / static_cast<double>(r.columns);
       return plan;
     } catch (const std::runtime_error&) {  // does not fit
@@ -104,7 +105,7 @@ class WindowDiagonal {
     return units(selection);
   }
 
- private:
+  /// Single entries.
   Tensor units(const Selection& selection) const {
     const Tape own = narrowed(tape_, job_.program, selection);
     const TangentPass pass(job_.program, parameters_, selection, own);
@@ -112,17 +113,18 @@ class WindowDiagonal {
     const int64_t step = std::min(directions_, kUnits);
     for (int64_t i = 0; i < selection.size(); i += step) {
       const int64_t end = std::min(i + step, selection.size());
-      const Directions v = Directions::units(selection, i, end, job_.options.precision);
+      const Directions v = Directions::units(selection, i, end, parameters_.working());
       out.slice(0, i, end).copy_(pick(pass.second_order(v, place_), job_.options.curvature).diagonal());
       done_(end - i);
     }
     return out;
   }
 
+ private:
   /// One row after another; basis (r, columns of the part).
   Tensor rows(const SelectedPart& part, const std::vector<int64_t>& shape, const Tensor& basis) const {
     Tensor out = at::zeros({part.rows.numel(), part.cols.numel()}, at::kDouble);
-    const Tensor v = basis.to(job_.options.precision);
+    const Tensor v = basis.to(parameters_.working());
     for (int64_t r = 0; r < out.size(0); ++r) {
       Selection row;
       row.add(part.parameter, shape, part.rows[r] * part.columns + part.cols);
@@ -143,7 +145,26 @@ class WindowDiagonal {
   std::function<void(int64_t)> done_;
 };
 
+/// Relative error of entries of one tensor in window 0, `d` (n), against the same in fp64.
+double measure_precision(const Job& job, const ResolvedSelection& tensor, const Tensor& d) {
+  constexpr int64_t entries = 16;
+  const SelectedPart& part = tensor.selection.parts()[0];
+  const Tensor chosen = std::get<0>(at::randperm(part.size, at::kLong).slice(0, 0, entries).sort());
+  Selection some;
+  some.add(part.parameter, tensor.tensors[0].shape, part.flat.index_select(0, chosen));
+  const Parameters parameters(job.model.weights.values, at::kDouble, job.options.device);
+  PrimalBatches primal(job.program, parameters, some, job.windows, 1, at::kDouble);
+  const WindowDiagonal diagonal(job, parameters, primal.tape(0), 0, check_directions, [](int64_t) {});
+  const Tensor exact = diagonal.units(some);
+  return (d.index_select(0, chosen) - exact).norm().item<double>() / exact.norm().item<double>();
+}
+
 }  // namespace
+
+Plan plan_exact_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
+                     const Windows& windows, const DiagOptions& options) {
+  return plan_units({model, selection, windows, options, build_program(model.config(), windows.ids.size(1))}, sums);
+}
 
 DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& selection,
                                   const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
@@ -154,37 +175,41 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
   const PeakMemory memory;
   const auto begin = std::chrono::steady_clock::now();
   const Plan plan = plan_units(job, sums);
-  const Parameters parameters(model.weights.values, options.precision, options.device);
-  PrimalBatches primal(job.program, parameters, selection.selection, windows, plan.batch, plan.primal);
-
-  std::vector<DiagonalMoments> entries, of_sums;
   const std::vector<ResolvedSelection> parts = split_by_tensor(selection);
+  std::vector<DiagonalMoments> entries, of_sums;
   for (size_t i = 0; i < parts.size(); ++i) {
     entries.emplace_back(parts[i].selection.size(), b, Samples::exact);
     of_sums.emplace_back(sums[i].size(), b, Samples::exact);
   }
-  Progress progress{b * static_cast<int64_t>(parts.size()), 0, 0, 0};
-  for (int64_t s = 0; s < b; ++s)
-    for (size_t i = 0; i < parts.size(); ++i) {
-      const WindowDiagonal diagonal(job, parameters, primal.tape(s), primal.place(s), plan.directions,
-                                    [&](int64_t carried) {
-                                      if (stop && stop()) throw Interrupted("interrupted");
-                                      progress.products += static_cast<double>(carried);
-                                    });
-      const Tensor d = diagonal.of(parts[i].selection, parts[i].tensors[0].shape).unsqueeze(0);
-      require_finite(d, windows.index[s]);
-      entries[i].begin_visit(s);
-      entries[i].add(d);
-      of_sums[i].begin_visit(s);
-      of_sums[i].add(sums[i].of(d));
-      ++progress.done;
-      progress.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-      if (on_progress) on_progress(progress);
-    }
-
   DiagonalResult result;
-  for (size_t i = 0; i < parts.size(); ++i) result.tensors.push_back({entries[i].bars(), of_sums[i].bars(), {}});
-  result.loss = primal.loss();
+  Progress progress{plan.units, 0, 0, 0};
+  Tensor first;  // of the first tensor in window 0
+  {
+    const Parameters parameters(model.weights.values, options.precision, options.device);
+    PrimalBatches primal(job.program, parameters, selection.selection, windows, plan.batch, plan.primal);
+    for (int64_t s = 0; s < b; ++s)
+      for (size_t i = 0; i < parts.size(); ++i) {
+        const auto carried = [&](int64_t directions) {
+          if (stop && stop()) throw Interrupted("interrupted");
+          progress.products += static_cast<double>(directions);
+        };
+        const WindowDiagonal diagonal(job, parameters, primal.tape(s), primal.place(s), plan.directions, carried);
+        const Tensor d = diagonal.of(parts[i].selection, parts[i].tensors[0].shape).unsqueeze(0);
+        require_finite(d, windows.index[s]);
+        if (!first.defined()) first = d[0];
+        entries[i].begin_visit(s);
+        entries[i].add(d);
+        of_sums[i].begin_visit(s);
+        of_sums[i].add(sums[i].of(d));
+        ++progress.done;
+        progress.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        if (on_progress) on_progress(progress);
+      }
+    result.loss = primal.loss();
+  }
+  for (size_t i = 0; i < parts.size(); ++i)
+    result.tensors.push_back({entries[i].bars(), of_sums[i].bars(), nlohmann::json::object()});
+  if (plan.measure_precision) result.precision_error = measure_precision(job, parts[0], first);
   result.products = static_cast<int64_t>(progress.products);
   result.seconds = progress.seconds;
   result.device = options.device.str();
