@@ -1,5 +1,7 @@
 #include "ops/attention.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -18,6 +20,8 @@ enum Tangents { kQDot, kKDot, kVDot, kODot, kRDot };  // (K, rows, .) likewise
 Tensor by_sequence(const Tensor& x, const Tokens& tokens) {
   return x.defined() ? x.view({tokens.sequences, tokens.length, x.size(-1)}) : x;
 }
+// The rows of all sequences, one after the other.
+Tensor joined(const Tensors& x) { return x.size() == 1 ? x[0] : at::cat(x); }
 // (X, H, T) -> (X*T, H)
 Tensor row_values(const Tensor& x) { return x.transpose(1, 2).flatten(0, 1).contiguous(); }
 
@@ -54,12 +58,25 @@ int64_t Attention::scratch_bytes(int64_t tokens, int64_t directions, int64_t ele
 }
 
 int64_t Attention::primal_scratch_bytes(int64_t tokens, int64_t sequences, int64_t element_size) const {
-  // S, P, dP and dS of a block of rows, and q, k, v, o, their adjoints and copies by head.
-  const int64_t scores = 4 * sequences * shape_.heads * std::min(blocks::block_rows, tokens) * tokens;
-  return (scores + 10 * sequences * tokens * shape_.heads * shape_.width) * element_size;
+  // Scores of a block of rows, and the adjoints of q, k and v: of a sequence each, then of all.
+  const int64_t widths = (shape_.heads + 2 * shape_.kv_heads) * shape_.width;
+  return attention_cpu::primal_scratch_bytes(tokens, element_size, at::get_num_threads()) +
+         2 * sequences * tokens * widths * element_size;
 }
 
 Tensor Attention::forward(const Primal& p, const Tensors& x, Kept& kept) const {
+  if (attention_cpu::serves(x[0])) {
+    Tensors o, l;
+    for (int64_t s = 0; s < p.tokens.sequences; ++s) {
+      const auto window = [&](const Tensor& t) { return t.narrow(0, s * p.tokens.length, p.tokens.length); };
+      attention_cpu::Tape tape{window(x[0]), window(x[1]), window(x[2]), {}, {}, {}, {}};
+      attention_cpu::forward(shape_, tape);
+      o.push_back(tape.o), l.push_back(tape.L);
+    }
+    const Tensor all = joined(o);
+    if (p.keep) kept = {x[0], x[1], x[2], all, joined(l)};
+    return all;
+  }
   blocks::HeadsTape h = heads_of(Kept(x.begin(), x.end()), p.tokens, shape_);
   blocks::forward(h, shape_.scale);
   const Tensor o = blocks::join_heads(h.o, shape_.heads).flatten(0, 1);
@@ -78,6 +95,19 @@ Tensor Attention::plain(const Primal& p, const Tensors& x) const {
 
 Tensors Attention::adjoint(const Primal& p, const Tensor& y_bar, unsigned, Kept& kept, Readout&) const {
   kept.push_back(y_bar);
+  if (attention_cpu::serves(y_bar)) {
+    Tensors dl;
+    std::array<Tensors, 3> bars;
+    for (int64_t s = 0; s < p.tokens.sequences; ++s) {
+      const Kept window = cut_rows(kept, s * p.tokens.length, p.tokens.length);
+      attention_cpu::Tape tape{window[kQ], window[kK], window[kV], window[kO], window[kL], window[kOBar], {}};
+      const Tensors bar = attention_cpu::adjoint(shape_, tape);
+      dl.push_back(tape.Dl);
+      for (size_t i = 0; i < bars.size(); ++i) bars[i].push_back(bar[i]);
+    }
+    kept.push_back(joined(dl));
+    return {joined(bars[0]), joined(bars[1]), joined(bars[2])};
+  }
   blocks::HeadsTape h = heads_of(kept, p.tokens, shape_);
   h.o_bar = blocks::split_heads(by_sequence(y_bar, p.tokens), shape_.heads, 1);
   const Tensors bar = blocks::adjoint(h, shape_.scale);

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "ops/attention_rows.h"
 #include "ops/blas.h"
@@ -89,6 +90,17 @@ class Sweep {
         o_dot_(dot.o, shape.width),
         r_(dot.r, 1),
         options_(tape.q.options()) {}
+
+  void forward(const Heads<T>& o, const Heads<T>& l) {
+    each_task(shape_.heads, 1, 1, panel(), [&](int64_t head, int64_t, int64_t, T* s) {
+      for (int64_t begin = 0; begin < tokens_; begin += rows_) {
+        const Block b = block(head, begin);
+        gemm(scale_, q_.rows(0, begin, b.rows, head), flip(visible(k_, 0, b)), T{0}, s, ld_);
+        for (int64_t i = 0; i < b.rows; ++i) *l.row(0, begin + i, head) = softmax(s + i * ld_, begin + i + 1, b.keys);
+        gemm<T>(1, {s, b.rows, b.keys, ld_}, visible(v_, 0, b), 0, o.row(0, begin, head), o.stride);
+      }
+    });
+  }
 
   void forward_tangent(int64_t directions) {
     const int64_t chunk = chunk_of(shape_.heads, directions, directions, 4, 1, at::get_num_threads());
@@ -260,6 +272,17 @@ class Sweep {
     return x.rows(direction, 0, b.keys, b.kv_head);
   }
 
+  // A row of scores becomes its softmax over the keys seen so far, zero in the future; returns logsumexp.
+  T softmax(T* row, int64_t seen, int64_t keys) const {
+    const T most = *std::max_element(row, row + seen);
+    for (int64_t k = 0; k < seen; ++k) row[k] -= most;
+    blas::exp(seen, row);
+    T sum = 0;
+    for (int64_t k = 0; k < seen; ++k) sum += row[k];
+    for (int64_t k = 0; k < seen; ++k) row[k] /= sum;
+    std::fill(row + seen, row + keys, T{0});
+    return most + std::log(sum);
+  }
   // P = exp(c Q K^T - L), zero in the future
   void probabilities(const Block& b, T* p) const {
     gemm(scale_, q_.rows(0, b.begin, b.rows, b.head), flip(visible(k_, 0, b)), T{0}, p, ld_);
@@ -324,6 +347,22 @@ int64_t prepare_outputs(const AttentionShape& shape, const Tape& tape, Tangents&
 
 bool serves(const Tensor& x) { return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble); }
 
+void forward(const AttentionShape& shape, Tape& tape) {
+  tape.o = at::empty_like(tape.q, at::MemoryFormat::Contiguous);
+  tape.L = at::empty({tape.q.size(0), shape.heads}, tape.q.options());
+  AT_DISPATCH_FLOATING_TYPES(tape.q.scalar_type(), "attention", [&] {
+    Sweep<scalar_t>(shape, packed(tape), {}).forward(Heads<scalar_t>(tape.o, shape.width), Heads<scalar_t>(tape.L, 1));
+  });
+}
+
+Tensors adjoint(const AttentionShape& shape, Tape& tape) {
+  tape.Dl = (tape.o_bar * tape.o).unflatten(1, {shape.heads, shape.width}).sum(-1);
+  // With no tangents the adjoint_tangent of o_bar_dot = o_bar is the adjoint.
+  Tensors bar = adjoint_tangent(shape, tape, {}, tape.o_bar.unsqueeze(0));
+  for (Tensor& x : bar) x = x.squeeze(0);
+  return bar;
+}
+
 void forward_tangent(const AttentionShape& shape, const Tape& tape, Tangents& dot) {
   const int64_t directions = prepare_outputs(shape, tape, dot);
   AT_DISPATCH_FLOATING_TYPES(dot.o.scalar_type(), "attention_tangent",
@@ -356,6 +395,10 @@ int64_t scratch_bytes(const AttentionShape& shape, int64_t tokens, int64_t direc
   const int64_t pack = std::min(directions, kPack);
   const int64_t elements = 4 * rows * block_ld(tokens) + chunk * each + pack * (rows * shape.width + chunk);
   return threads * elements * element_size + (shape.kv_heads + 1) * directions * directions * 8;
+}
+
+int64_t primal_scratch_bytes(int64_t tokens, int64_t element_size, int threads) {
+  return threads * 4 * block_rows(tokens, element_size) * block_ld(tokens) * element_size;
 }
 
 }  // namespace hesper::attention_cpu

@@ -1,5 +1,5 @@
 #pragma once
-// The tangent maps of attention.h for the CPU, fp32 or fp64, one sequence, K directions. A block of rows of one head is
+// The maps of attention.h for the CPU, fp32 or fp64, one sequence, K directions. A block of rows of one head is
 // taken at a time: P (and w = dS) of those rows are computed once and serve all directions of a task, the matrices of
 // one direction stay in cache, and nothing of size K x T x T exists. Tensors are read and written where they lie,
 // (K, T, H*D). A task is a key/value head and a chunk of directions; it alone writes its adjoints of K and V, so
@@ -26,6 +26,10 @@ struct Tangents {
 /// True for fp32 and fp64 on the CPU.
 bool serves(const Tensor& x);
 
+/// o (T, H*D) and L (T, H) of a tape that has q, k and v.
+void forward(const AttentionShape& shape, Tape& tape);
+/// {q, k, v}_bar (T, .) of tape.o_bar; fills Dl.
+Tensors adjoint(const AttentionShape& shape, Tape& tape);
 /// Fills dot.o and dot.r. At least one of q, k, v is defined.
 void forward_tangent(const AttentionShape& shape, const Tape& tape, Tangents& dot);
 /// {q, k, v}_bar_dot, each where its bit of `wanted` is set. o_bar_dot may be undefined if tangents are not; `dot` all
@@ -39,5 +43,7 @@ Tensor tangent_and_form(const AttentionShape& shape, const Tape& tape, Tangents&
 /// by 64 MiB and four blocks of rows.
 int64_t scratch_bytes(const AttentionShape& shape, int64_t tokens, int64_t directions, int64_t element_size,
                       int threads);
+/// The same of forward and adjoint.
+int64_t primal_scratch_bytes(int64_t tokens, int64_t element_size, int threads);
 
 }  // namespace hesper::attention_cpu

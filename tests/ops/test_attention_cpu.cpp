@@ -162,6 +162,22 @@ TEST_P(AttentionCpu, AgreesWithComposedMapsInDouble) {
   }
 }
 
+TEST_P(AttentionCpu, PrimalMapsAgreeWithComposedOnes) {
+  const World world(GetParam());  // its tape is the composed maps'
+  cpu::Tape mine{world.tape.q, world.tape.k, world.tape.v, {}, {}, {}, {}};
+  cpu::forward(GetParam().shape, mine);
+  EXPECT_LE(difference(mine.o, world.tape.o), 1e-13);
+  EXPECT_LE(difference(mine.L, world.tape.L), 1e-13);
+  mine.o_bar = world.tape.o_bar;
+  const Tensors bar = cpu::adjoint(GetParam().shape, mine);
+  EXPECT_LE(difference(mine.Dl, world.tape.Dl), 1e-12);
+  blocks::HeadsTape h = world.heads_tape();
+  const Tensors composed = blocks::adjoint(h, GetParam().shape.scale);
+  const int64_t heads[] = {GetParam().shape.heads, GetParam().shape.kv_heads, GetParam().shape.kv_heads};
+  for (int i = 0; i < 3; ++i)
+    EXPECT_LE(difference(bar[i], blocks::join_heads(composed[i], heads[i])[0]), 1e-12) << "input " << i;
+}
+
 TEST_P(AttentionCpu, SingleIsAccurateToItsRounding) {
   const World world(GetParam(), true);
   // P = exp(S - L) turns an absolute error of a score into a relative one of P: eps times the largest |S|, here |q||k|
