@@ -110,17 +110,20 @@ void report(Console& console, const DiagonalJob& job, const DiagonalResult& r, c
   };
   row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {} windows of {} tokens", r.loss, std::exp(r.loss),
                           job.windows.ids.size(0), job.windows.ids.size(1)));
+  const bool exact = !r.notes.contains("probe_scope");
   constexpr size_t most_lines = 12;
   for (size_t i = 0; i < std::min(most_lines, r.tensors.size()); ++i) {
     const TensorDiagonal& d = r.tensors[i];
     const SelectedTensor& tensor = job.selection.tensors[i];
     const RelativeBars bars = relative_bars(d.entries), trace = relative_bars(d.sums, 0, 1);
-    row(i == 0 ? "diagonal" : "",
-        fmt::format("{}{}: error {} from probes, {} from the windows; trace {:.4g} ({}, {}), {:.0f}% negative",
-                    tensor.layer, tensor.block < 0 ? "" : fmt::format(" of block {}", tensor.block),
-                    say_relative(bars.probe), say_relative(bars.data), d.sums.mean[0].item<double>(),
-                    say_relative(trace.probe), say_relative(trace.data),
-                    100 * d.entries.mean.lt(0).to(at::kDouble).mean().item<double>()));
+    const std::string where =
+        tensor.block < 0 ? tensor.layer : fmt::format("{} of block {}", tensor.layer, tensor.block);
+    const auto errors = [&](const RelativeBars& of) {
+      return (exact ? "" : say_relative(of.probe) + " from probes, ") + say_relative(of.data) + " from the windows";
+    };
+    row(i == 0 ? "diagonal" : "", fmt::format("{}: error {}, {:.0f}% of entries negative", where, errors(bars),
+                                              100 * d.entries.mean.lt(0).to(at::kDouble).mean().item<double>()));
+    row("", fmt::format("trace {:.4g}: error {}", d.sums.mean[0].item<double>(), errors(trace)));
     if (d.notes.contains("stop"))
       row("", fmt::format("{} probes a window; {}", d.entries.samples, d.notes["stop"].get<std::string>()));
   }
@@ -129,11 +132,19 @@ void report(Console& console, const DiagonalJob& job, const DiagonalResult& r, c
     row("", fmt::format("errors from the windows: spread between {} contiguous groups of the {} windows", groups,
                         r.tensors[0].entries.windows));
   if (r.precision_error)
-    row("precision", fmt::format("{:.1e}, from probes of one window again in fp64", *r.precision_error));
+    row("precision", fmt::format("{:.1e}, from a few {} of one window again in fp64", *r.precision_error,
+                                 exact ? "entries" : "probes"));
   if (r.notes.contains("pilot")) row("probe scope", r.notes["probe_scope"].get<std::string>() + ", by the pilot");
   row("time", fmt::format("{}; {} products, {:.3g} a second", say_seconds(r.seconds), r.products,
                           static_cast<double>(r.products) / r.seconds));
-  row("wrote", base + " .csv .json ...");
+  const auto& plan = r.notes.at("plan");
+  row("memory",
+      fmt::format("{} at the peak, planned {}", say_bytes(r.peak_memory - plan["baseline_memory"].get<int64_t>()),
+                  say_bytes(plan["planned_memory"].get<int64_t>())));
+  const bool several = r.tensors.size() > 1;
+  row("wrote", fmt::format("{} {}.pdf .png{} .csv .json", base, several ? "" : ".pt ",
+                           several || job.full_errors ? " .safetensors" : ""));
+  if (several) row("", "and .pt .pdf .png .json of each in the folders of their blocks");
 }
 
 void report_event(Console& console, const DiagonalJob& job, const DiagonalResult& r, const std::string& base) {

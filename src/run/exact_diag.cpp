@@ -192,6 +192,8 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
         const auto carried = [&](int64_t directions) {
           if (stop && stop()) throw Interrupted("interrupted");
           progress.products += static_cast<double>(directions);
+          progress.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+          if (on_progress) on_progress(progress);
         };
         const WindowDiagonal diagonal(job, parameters, primal.tape(s), primal.place(s), plan.directions, carried);
         const Tensor d = diagonal.of(parts[i].selection, parts[i].tensors[0].shape).unsqueeze(0);
@@ -202,8 +204,6 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
         of_sums[i].begin_visit(s);
         of_sums[i].add(sums[i].of(d));
         ++progress.done;
-        progress.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-        if (on_progress) on_progress(progress);
       }
     result.loss = primal.loss();
   }
