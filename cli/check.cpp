@@ -7,9 +7,9 @@
 #include <stdexcept>
 
 #include "commands.h"
+#include "files/atomic_file.h"
 #include "flags.h"
 #include "hessian/export_script.h"
-#include "report/atomic_file.h"
 #include "values.h"
 
 namespace hesper::cli {

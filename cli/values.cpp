@@ -11,8 +11,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "files/read_file.h"
 #include "report/compare.h"
-#include "text/file_io.h"
 
 namespace hesper::cli {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <iostream>
 
-#include "report/atomic_file.h"
+#include "files/atomic_file.h"
 #include "report/curves.h"
 
 namespace hesper::bench {

@@ -7,7 +7,7 @@
 #include <iostream>
 
 #include "growth.h"
-#include "report/atomic_file.h"
+#include "files/atomic_file.h"
 
 namespace hesper::bench {
 namespace {

@@ -7,7 +7,7 @@
 #include <set>
 #include <stdexcept>
 
-#include "text/file_io.h"
+#include "files/read_file.h"
 #include "text/sha256.h"
 
 namespace hesper {

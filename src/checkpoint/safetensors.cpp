@@ -14,7 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "text/file_io.h"
+#include "files/atomic_file.h"
 
 namespace hesper {
 
@@ -117,14 +117,17 @@ void write_safetensors(const std::string& path, const std::vector<std::pair<std:
   text.resize((text.size() + 7) / 8 * 8, ' ');
 
   const uint64_t length = text.size();
-  std::vector<at::Tensor> stored;  // on the host, in order, copied only where they were not
-  std::vector<std::span<const std::byte>> parts = {std::as_bytes(std::span(&length, 1)),
-                                                   std::as_bytes(std::span(text))};
-  for (const size_t i : order) {
-    const at::Tensor& tensor = stored.emplace_back(tensors[i].second.detach().cpu().contiguous());
-    parts.emplace_back(static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes());
-  }
-  write_file_atomic(path, parts);
+  write_file_atomically(path, [&](std::ostream& out) {
+    const auto write = [&](const void* bytes, size_t size) {
+      out.write(static_cast<const char*>(bytes), static_cast<std::streamsize>(size));
+    };
+    write(&length, 8);
+    out << text;
+    for (const size_t i : order) {
+      const at::Tensor stored = tensors[i].second.detach().cpu().contiguous();
+      write(stored.const_data_ptr(), stored.nbytes());
+    }
+  });
 }
 
 }  // namespace hesper

@@ -8,7 +8,7 @@
 #include <memory>
 #include <stdexcept>
 
-#include "report/atomic_file.h"
+#include "files/atomic_file.h"
 
 namespace hesper {
 namespace {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "report/atomic_file.h"
+#include "files/atomic_file.h"
 #include "report/tensor_pickle.h"
 #include "report/zip_store.h"
 

@@ -7,7 +7,7 @@
 namespace hesper {
 
 // Writes one tensor (any shape, any device) so that Python's torch.load(path, weights_only=True) returns it as a plain
-// tensor on the CPU. The file appears whole or not at all (atomic_file.h).
+// tensor on the CPU. The file appears whole or not at all (files/atomic_file.h).
 // Throws std::invalid_argument for an undefined tensor or another dtype than float16, bfloat16, float32, float64,
 // int32, int64; std::runtime_error when the file cannot be written.
 void write_pt(const std::filesystem::path& path, const at::Tensor& tensor);

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "report/atomic_file.h"
+#include "files/atomic_file.h"
 #include "report/json_number.h"
 
 namespace hesper {

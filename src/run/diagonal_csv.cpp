@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "report/atomic_file.h"
+#include "files/atomic_file.h"
 
 namespace hesper {
 namespace {

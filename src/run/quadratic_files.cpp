@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "checkpoint/safetensors.h"
-#include "report/atomic_file.h"
+#include "files/atomic_file.h"
 #include "report/bars.h"
 #include "report/heat_map.h"
 #include "report/json_number.h"

@@ -9,7 +9,7 @@
 #include <span>
 #include <stdexcept>
 
-#include "report/atomic_file.h"
+#include "files/atomic_file.h"
 #include "text/sha256.h"
 
 namespace hesper {

@@ -12,7 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "text/file_io.h"
+#include "files/atomic_file.h"
+#include "files/read_file.h"
 
 namespace hesper {
 namespace {
@@ -90,6 +91,8 @@ class HeaderReader {
     const size_t end = text_.find(quote, 1);
     if (end == std::string_view::npos) fail("a string without its end");
     std::string value(text_.substr(1, end - 1));
+    for (const char c : value)
+      if (c < ' ' || c > '~') fail("a string with bytes that are not printable ASCII");
     text_.remove_prefix(end + 1);
     return value;
   }
@@ -204,9 +207,10 @@ void write_npy(const std::filesystem::path& path, const at::Tensor& tensor) {
   std::string prefix(kMagic);
   prefix += {'\x01', '\x00', static_cast<char>(header.size() & 255), static_cast<char>(header.size() >> 8)};
   prefix += header;
-  const std::array<std::span<const std::byte>, 2> parts = {
-      std::as_bytes(std::span(prefix)), std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes())};
-  write_file_atomic(path, parts);
+  write_file_atomically(path, [&](std::ostream& out) {
+    out << prefix;
+    out.write(static_cast<const char*>(data.const_data_ptr()), static_cast<std::streamsize>(data.nbytes()));
+  });
 }
 
 }  // namespace hesper

@@ -4,7 +4,7 @@
 
 #include <stdexcept>
 
-#include "text/file_io.h"
+#include "files/read_file.h"
 
 namespace hesper {
 

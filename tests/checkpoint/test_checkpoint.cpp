@@ -6,9 +6,9 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "text/file_io.h"
+#include "files/read_file.h"
+#include "temporary_folder.h"
 #include "text/sha256.h"
-#include "text/temporary_folder.h"
 
 namespace hesper {
 namespace {
@@ -21,8 +21,8 @@ std::string sha256_of(const std::filesystem::path& file) {
 }
 
 std::string refusal(const TemporaryFolder& folder) {
-  const std::string path = folder.path();
-  std::string message = message_of<std::runtime_error>([&] { Checkpoint::open(path); });
+  const std::string path = folder.path;
+  std::string message = error_of<std::runtime_error>([&] { Checkpoint::open(path); });
   if (const auto at = message.find(path); at != std::string::npos) message.replace(at, path.size(), "F");
   return message;
 }
@@ -42,7 +42,7 @@ TEST(Checkpoint, opens_one_file) {
   folder.write("config.json", R"({"model_type": "llama", "x": 1})");
   write_safetensors(folder / "model.safetensors",
                     {{"model.norm.weight", at::ones({2})}, {"lm_head.weight", at::ones(1)}});
-  const Checkpoint checkpoint = Checkpoint::open(folder.path());
+  const Checkpoint checkpoint = Checkpoint::open(folder.path);
   EXPECT_EQ(checkpoint.config().at("x"), 1);
   EXPECT_EQ(checkpoint.names(), (std::vector<std::string>{"lm_head.weight", "model.norm.weight"}));
   EXPECT_TRUE(checkpoint.has("model.norm.weight"));
@@ -55,14 +55,14 @@ TEST(Checkpoint, opens_one_file) {
 TEST(Checkpoint, opens_shards) {
   const TemporaryFolder folder;
   write_shards(folder, good_index);
-  const Checkpoint checkpoint = Checkpoint::open(folder.path());
+  const Checkpoint checkpoint = Checkpoint::open(folder.path);
   EXPECT_EQ(checkpoint.names(), (std::vector<std::string>{"a", "b", "c"}));
   EXPECT_TRUE(at::equal(checkpoint.tensor("a"), at::ones({2})));
   EXPECT_EQ(checkpoint.tensor("b").scalar_type(), at::kHalf);
   EXPECT_TRUE(at::equal(checkpoint.tensor("c"), at::arange(4)));
   // What the documentation promises: the digest of sha256sum's own lines.
   const std::string listing = folder / "listing";
-  const std::string command = "cd '" + folder.path().string() + "' && sha256sum *.safetensors > listing";
+  const std::string command = "cd '" + folder.path.string() + "' && sha256sum *.safetensors > listing";
   ASSERT_EQ(std::system(command.c_str()), 0);
   EXPECT_EQ(checkpoint.sha256(), sha256_of(listing));
 }
@@ -78,7 +78,7 @@ TEST(Checkpoint, names_of_the_bare_model_gain_their_prefix) {
   const TemporaryFolder folder;
   folder.write("config.json", "{}");
   write_safetensors(folder / "model.safetensors", {{"norm.weight", at::ones({2})}});
-  EXPECT_EQ(Checkpoint::open(folder.path()).tensor("model.norm.weight").numel(), 2);
+  EXPECT_EQ(Checkpoint::open(folder.path).tensor("model.norm.weight").numel(), 2);
   write_safetensors(folder / "model.safetensors",
                     {{"norm.weight", at::ones({2})}, {"model.norm.weight", at::ones({2})}});
   EXPECT_EQ(refusal(folder),
@@ -130,7 +130,7 @@ TEST(Checkpoint, refuses_an_index_that_does_not_match_its_shards) {
 }
 
 TEST(Checkpoint, says_what_is_missing) {
-  EXPECT_EQ(message_of<std::runtime_error>([] { Checkpoint::open("/no/such/model"); }),
+  EXPECT_EQ(error_of<std::runtime_error>([] { Checkpoint::open("/no/such/model"); }),
             "/no/such/model: no such model folder");
   const TemporaryFolder folder;
   EXPECT_EQ(refusal(folder), "F/config.json: cannot open: No such file or directory");

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "checkpoint/header_bytes.h"
-#include "text/file_io.h"
-#include "text/temporary_folder.h"
+#include "files/read_file.h"
+#include "temporary_folder.h"
 
 namespace hesper {
 namespace {
@@ -16,7 +16,7 @@ const std::string eight(8, '\0');
 
 std::string refusal(const std::string& header, const std::string& data = eight) {
   const std::string bytes = safetensors_bytes(header, data);
-  return message_of<std::runtime_error>([&] { parse_bytes(bytes); });
+  return error_of<std::runtime_error>([&] { parse_bytes(bytes); });
 }
 
 std::string entry(const std::string& dtype, const std::string& shape, const std::string& offsets) {
@@ -59,7 +59,7 @@ TEST(SafetensorsHeader, knows_ten_dtypes_and_their_sizes) {
 TEST(SafetensorsHeader, refuses_lengths_beyond_the_file) {
   for (size_t size = 0; size < 8; ++size) {
     const std::string bytes(size, '\0');
-    EXPECT_EQ(message_of<std::runtime_error>([&] { parse_bytes(bytes); }),
+    EXPECT_EQ(error_of<std::runtime_error>([&] { parse_bytes(bytes); }),
               fmt::format("file: {} bytes, a safetensors file has at least 8", size));
   }
   const std::vector<std::pair<uint64_t, std::string>> cases = {
@@ -72,7 +72,7 @@ TEST(SafetensorsHeader, refuses_lengths_beyond_the_file) {
   };
   for (const auto& [length, message] : cases) {
     const std::string bytes = safetensors_bytes("{}", "", length);
-    EXPECT_EQ(message_of<std::runtime_error>([&] { parse_bytes(bytes); }), message);
+    EXPECT_EQ(error_of<std::runtime_error>([&] { parse_bytes(bytes); }), message);
   }
   EXPECT_TRUE(parse_bytes(safetensors_bytes("{}")).tensors.empty());
 }
@@ -84,7 +84,7 @@ TEST(SafetensorsHeader, refuses_every_truncation_of_a_good_file) {
   for (size_t size = 0; size < bytes.size(); ++size) {
     EXPECT_THROW(parse_bytes(bytes.substr(0, size)), std::runtime_error) << size;
   }
-  EXPECT_EQ(message_of<std::runtime_error>([&] { parse_bytes(bytes + "x"); }),
+  EXPECT_EQ(error_of<std::runtime_error>([&] { parse_bytes(bytes + "x"); }),
             "file: tensors hold 8 bytes of data, the file has 9");
 }
 
@@ -153,7 +153,7 @@ TEST(SafetensorsHeader, reads_or_refuses_the_fuzzing_seeds) {
   int seeds = 0;
   for (const auto& file : std::filesystem::directory_iterator(HESPER_SOURCE_DIR "/fuzz/corpus/safetensors")) {
     const std::string bytes = read_file(file.path());
-    const std::string message = message_of<std::runtime_error>([&] { parse_bytes(bytes); });
+    const std::string message = error_of<std::runtime_error>([&] { parse_bytes(bytes); });
     EXPECT_EQ(message.empty(), file.path().filename().string().starts_with("good_")) << file.path() << message;
     EXPECT_FALSE(message.starts_with("other")) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;

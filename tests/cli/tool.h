@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "report/temporary_folder.h"
+#include "temporary_folder.h"
 #include "text/npy.h"
 
 namespace hesper {

@@ -7,8 +7,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "files/read_file.h"
 #include "ops/activation.h"
-#include "text/file_io.h"
 #include "text/shared_data.h"
 
 namespace hesper {
@@ -29,7 +29,7 @@ json with(json config, const json& changes) {
 ModelConfig parse(const json& config) { return parse_config(config, "c.json"); }
 
 std::string refusal(const json& config) {
-  return message_of<std::runtime_error>([&] { parse(config); });
+  return error_of<std::runtime_error>([&] { parse(config); });
 }
 
 TEST(Config, opt_defaults_are_those_of_transformers) {

@@ -37,13 +37,13 @@ class Folder {
   }
 
   Weights load(at::ScalarType dtype = at::kFloat) const {
-    const Checkpoint checkpoint = Checkpoint::open(folder_.path());
+    const Checkpoint checkpoint = Checkpoint::open(folder_.path);
     return load_weights(checkpoint, parse_config(checkpoint.config(), checkpoint.config_file()), dtype);
   }
   // The error's line, the folder written as F.
   std::string refusal(at::ScalarType dtype = at::kFloat) const {
-    const std::string path = folder_.path();
-    std::string message = message_of<std::runtime_error>([&] { load(dtype); });
+    const std::string path = folder_.path;
+    std::string message = error_of<std::runtime_error>([&] { load(dtype); });
     if (const auto at = message.find(path); at != std::string::npos) message.replace(at, path.size(), "F");
     return message;
   }

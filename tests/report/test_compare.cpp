@@ -6,7 +6,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "report/pt_file.h"
-#include "report/temporary_folder.h"
+#include "temporary_folder.h"
 #include "text/npy.h"
 
 namespace hesper {

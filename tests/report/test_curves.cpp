@@ -6,7 +6,7 @@
 #include <cmath>
 #include <memory>
 
-#include "report/temporary_folder.h"
+#include "temporary_folder.h"
 
 namespace hesper {
 namespace {

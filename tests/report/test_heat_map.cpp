@@ -7,8 +7,8 @@
 #include <memory>
 
 #include "report/figure.h"
-#include "report/temporary_folder.h"
 #include "report/viridis.h"
+#include "temporary_folder.h"
 
 namespace hesper {
 namespace {

@@ -4,9 +4,9 @@
 
 #include <cstdlib>
 
-#include "report/temporary_folder.h"
 #include "report/tensor_pickle.h"
 #include "report/zip_store.h"
+#include "temporary_folder.h"
 
 namespace hesper {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "report/temporary_folder.h"
+#include "temporary_folder.h"
 
 namespace hesper {
 namespace {

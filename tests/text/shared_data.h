@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <string>
 
-#include "text/file_io.h"
-#include "text/temporary_folder.h"
+#include "files/read_file.h"
+#include "temporary_folder.h"
 
 // Real data beside the checkout, read where it lies; a test that needs a file skips where it is missing.
 #define HESPER_NEEDS(file)                                               \

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "text/temporary_folder.h"
+#include "temporary_folder.h"
 #include "text/utf8.h"
 
 namespace hesper {
@@ -32,10 +32,10 @@ TEST(Corpus, empty_and_missing_texts_are_errors) {
   const TemporaryFolder folder;
   for (const std::string text : {"", " \n\t\n"}) {
     const auto path = folder.write("empty.txt", text);
-    EXPECT_EQ(message_of<std::invalid_argument>([&] { text_document(path); }), path.string() + ": the text is empty");
+    EXPECT_EQ(error_of<std::invalid_argument>([&] { text_document(path); }), path.string() + ": the text is empty");
     EXPECT_THROW(wikitext2_document(path), std::invalid_argument);
   }
-  EXPECT_EQ(message_of<std::runtime_error>([&] { wikitext2_document(folder / "wiki.test.raw"); }),
+  EXPECT_EQ(error_of<std::runtime_error>([&] { wikitext2_document(folder / "wiki.test.raw"); }),
             (folder / "wiki.test.raw").string() + ": cannot open: No such file or directory");
 }
 

@@ -2,8 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include "text/file_io.h"
-#include "text/temporary_folder.h"
+#include "files/read_file.h"
+#include "temporary_folder.h"
+#include "text/mutations.h"
 
 namespace hesper {
 namespace {
@@ -18,7 +19,7 @@ std::string file_bytes(const std::string& header, const std::string& data, int m
 at::Tensor parse(const std::string& bytes) { return parse_npy(std::as_bytes(std::span(bytes)), "x.npy"); }
 
 std::string error(const std::string& bytes) {
-  return message_of<std::runtime_error>([&] { parse(bytes); });
+  return error_of<std::runtime_error>([&] { parse(bytes); });
 }
 
 std::string dictionary(const std::string& descr, const std::string& shape, const std::string& order = "False") {
@@ -39,7 +40,7 @@ TEST(Npy, every_dtype_and_shape_comes_back) {
   }
   write_npy(folder / "t.npy", at::arange(6, at::kInt).view({2, 3}).t());  // not contiguous
   EXPECT_TRUE(at::equal(read_npy(folder / "t.npy"), at::arange(6, at::kInt).view({2, 3}).t()));
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 2) << "nothing else is left";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path), {}), 2) << "nothing else is left";
 }
 
 // np.save(f, np.array([[1, 2], [3, 4]], np.int32)) of NumPy 2.4, byte for byte.
@@ -88,22 +89,17 @@ TEST(Npy, hostile_bytes_are_refused_in_one_line) {
        {std::string(), std::string("{"), std::string("{}"), dictionary("<i4", "(-1,)"), dictionary("<i4", "(2"),
         dictionary("<i4", "2"), dictionary("<i4", "(99999999999999999999,)"), dictionary("<i4", "(2,)", "0"),
         dictionary("<i4", "(2,)") + "x", std::string("{'descr': [('a', '<i4')]}"), std::string("{'descr': '<i4"),
-        std::string("{'what': 1}"), std::string("{'descr': '<i4', 'shape': (2,)}")}) {
+        std::string("{'what': 1}"), std::string("{'de\ncr': '<i4'}"), std::string("{'descr': '<i4', 'shape': (2,)}")}) {
     EXPECT_TRUE(error(file_bytes(header, data)).starts_with("x.npy: bad .npy header: ")) << header;
   }
 }
 
 TEST(Npy, no_mutation_of_a_good_file_crashes) {
   const std::string good = file_bytes(dictionary("<i4", "(2, 1)"), std::string(8, '\1'));
-  uint64_t state = 1;
+  Mutations mutations;
   int accepted = 0;
   for (int round = 0; round < 20000; ++round) {
-    std::string bytes = good;
-    for (int change = 0; change < 3; ++change) {
-      state = state * 6364136223846793005u + 1442695040888963407u;
-      bytes[(state >> 33) % bytes.size()] = static_cast<char>(state >> 56);
-    }
-    const std::string message = error(bytes);
+    const std::string message = error(mutations.of(good, 3));
     EXPECT_TRUE(message.empty() || message.starts_with("x.npy: ")) << message;
     accepted += message.empty();
   }
@@ -113,17 +109,17 @@ TEST(Npy, no_mutation_of_a_good_file_crashes) {
 
 TEST(Npy, files_that_cannot_be_read_or_written) {
   const TemporaryFolder folder;
-  EXPECT_EQ(message_of<std::runtime_error>([&] { read_npy(folder / "none.npy"); }),
+  EXPECT_EQ(error_of<std::runtime_error>([&] { read_npy(folder / "none.npy"); }),
             (folder / "none.npy").string() + ": cannot open: No such file or directory");
-  EXPECT_EQ(message_of<std::runtime_error>([&] { read_npy(folder.path()); }),
-            folder.path().string() + ": not a regular file");
-  EXPECT_EQ(message_of<std::runtime_error>([&] { write_npy(folder / "no/such.npy", at::zeros({2})); }),
-            (folder / "no/such.npy").string() + ": cannot create: No such file or directory");
-  EXPECT_EQ(message_of<std::invalid_argument>([&] { write_npy(folder / "h.npy", at::zeros({2}, at::kHalf)); }),
+  EXPECT_EQ(error_of<std::runtime_error>([&] { read_npy(folder.path); }),
+            folder.path.string() + ": not a regular file");
+  EXPECT_EQ(error_of<std::runtime_error>([&] { write_npy("/proc/no.npy", at::zeros({2})); }),
+            "cannot write /proc/no.npy: No such file or directory");
+  EXPECT_EQ(error_of<std::invalid_argument>([&] { write_npy(folder / "h.npy", at::zeros({2}, at::kHalf)); }),
             (folder / "h.npy").string() + ": cannot write dtype Half as .npy");
   std::filesystem::create_directory(folder / "folder.npy");
   EXPECT_THROW(write_npy(folder / "folder.npy", at::zeros({2})), std::runtime_error);
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1) << "nothing else is left";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path), {}), 1) << "nothing else is left";
 }
 
 }  // namespace

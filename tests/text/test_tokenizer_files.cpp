@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "text/bpe.h"
+#include "text/mutations.h"
 #include "text/pre_tokenizer.h"
 #include "text/shared_data.h"
 #include "text/tokenizer.h"
@@ -44,7 +45,7 @@ std::unique_ptr<Tokenizer> load(const json& value, const std::string& config = "
 std::string refusal(const std::function<void(json&)>& change) {
   json value = small();
   change(value);
-  return message_of<std::runtime_error>([&] { load(value); });
+  return error_of<std::runtime_error>([&] { load(value); });
 }
 
 TEST(TokenizerJson, merges_by_rank_then_from_the_left) {
@@ -95,9 +96,9 @@ TEST(TokenizerJson, the_template_decides_about_bos_then_the_configuration) {
   EXPECT_EQ(load(value)->bos(), std::nullopt);
   EXPECT_EQ(load(value, R"({"bos_token": "<s>"})")->bos(), std::nullopt);
   EXPECT_EQ(load(value, R"({"add_bos_token": true, "bos_token": {"content": "<s>"}})")->bos(), 10);
-  EXPECT_EQ(message_of<std::runtime_error>([&] { load(value, R"({"add_bos_token": true, "bos_token": "<x>"})"); }),
+  EXPECT_EQ(error_of<std::runtime_error>([&] { load(value, R"({"add_bos_token": true, "bos_token": "<x>"})"); }),
             "t.json: bos_token '<x>' is not in the vocabulary");
-  EXPECT_EQ(message_of<std::runtime_error>([&] { load(value, R"({"add_eos_token": true})"); }),
+  EXPECT_EQ(error_of<std::runtime_error>([&] { load(value, R"({"add_eos_token": true})"); }),
             "t.json's tokenizer_config: add_eos_token = true is not supported");
 }
 
@@ -132,7 +133,7 @@ TEST(TokenizerJson, what_is_not_supported_is_refused_by_name) {
   json value = small();
   value["decoder"] = {{"type", "WordPiece"}};
   EXPECT_EQ(load(value)->encode("a"), Ids{0});
-  EXPECT_EQ(message_of<std::runtime_error>([&] { load(value)->decode(Ids{0}); }),
+  EXPECT_EQ(error_of<std::runtime_error>([&] { load(value)->decode(Ids{0}); }),
             "byte-level BPE (tokenizer.json): the decoder WordPiece is not supported");
 }
 
@@ -185,16 +186,9 @@ TEST(TokenizerJson, no_mutation_crashes) {
     }
   };
   for (size_t n = 0; n < good.size(); ++n) EXPECT_FALSE(attempt(good.substr(0, n))) << n;
-  uint64_t state = 1;
+  Mutations mutations;
   int accepted = 0;
-  for (int round = 0; round < 5000; ++round) {
-    std::string text = good;
-    for (int change = 0; change < 2; ++change) {
-      state = state * 6364136223846793005u + 1442695040888963407u;
-      text[(state >> 33) % text.size()] = static_cast<char>(state >> 57);
-    }
-    accepted += attempt(text);
-  }
+  for (int round = 0; round < 5000; ++round) accepted += attempt(mutations.of(good, 2, 127));
   EXPECT_GT(accepted, 0);
   EXPECT_LT(accepted, 5000);
 }
@@ -215,7 +209,7 @@ TEST(VocabAndMerges, bos_and_special_tokens_come_from_the_configuration) {
   EXPECT_EQ(added->vocab_size(), 10);
 
   const auto error = [&](const std::string& v, const std::string& m, const std::string& c) {
-    return message_of<std::runtime_error>([&] { parse_vocab_and_merges(v, m, c, "folder"); });
+    return error_of<std::runtime_error>([&] { parse_vocab_and_merges(v, m, c, "folder"); });
   };
   EXPECT_EQ(error(vocab, merges, R"({"add_bos_token": true, "bos_token": "<s>"})"),
             "folder: vocab.json: bos_token '<s>' is not in the vocabulary");
@@ -236,7 +230,7 @@ TEST(Sentencepiece, bos_by_the_configuration) {
   const std::string model = read_file(shared_data("tokenizers/tok105.model"));
   EXPECT_EQ(parse_sentencepiece(model, "", "m")->bos(), 1);
   EXPECT_EQ(parse_sentencepiece(model, R"({"add_bos_token": false})", "m")->bos(), std::nullopt);
-  EXPECT_EQ(message_of<std::runtime_error>([&] { parse_sentencepiece(model, R"({"bos_token": "<bos>"})", "m"); }),
+  EXPECT_EQ(error_of<std::runtime_error>([&] { parse_sentencepiece(model, R"({"bos_token": "<bos>"})", "m"); }),
             "m: bos_token '<bos>' is not in the model");
   const auto tokenizer = parse_sentencepiece(model, "", "m");
   const Ids once = tokenizer->encode("a"), twice = tokenizer->encode("a</s>a");
@@ -244,7 +238,7 @@ TEST(Sentencepiece, bos_by_the_configuration) {
   expected.push_back(2);
   expected.insert(expected.end(), once.begin(), once.end());
   EXPECT_EQ(twice, expected);
-  EXPECT_EQ(message_of<std::invalid_argument>([&] { tokenizer->decode(Ids{105}); }),
+  EXPECT_EQ(error_of<std::invalid_argument>([&] { tokenizer->decode(Ids{105}); }),
             "no token has id 105 (vocabulary 105)");
 }
 
@@ -258,20 +252,13 @@ TEST(Sentencepiece, no_mutation_crashes) {
     }
   };
   for (size_t n = 0; n < good.size(); ++n) attempt(good.substr(0, n));
-  uint64_t state = 1;
-  for (int round = 0; round < 5000; ++round) {
-    std::string model = good;
-    for (int change = 0; change < 3; ++change) {
-      state = state * 6364136223846793005u + 1442695040888963407u;
-      model[(state >> 33) % model.size()] = static_cast<char>(state >> 56);
-    }
-    attempt(model);
-  }
+  Mutations mutations;
+  for (int round = 0; round < 5000; ++round) attempt(mutations.of(good, 3));
 }
 
 TEST(Tiktoken, damaged_lines) {
   const auto error = [](const std::string& lines) {
-    return message_of<std::runtime_error>([&] { parse_tiktoken(lines, "m"); });
+    return error_of<std::runtime_error>([&] { parse_tiktoken(lines, "m"); });
   };
   EXPECT_EQ(error("IQ== 0\nIg== 1\n"), "m: 2 tiktoken ranks; only Llama 3's 128000 are supported");
   for (const char* line : {"IQ== 2", "IQ==", "I!== 1", "IQ= 1", " 1", "IQ== 99999999999", "IQ== -1", "IQ== 1"}) {
@@ -282,12 +269,12 @@ TEST(Tiktoken, damaged_lines) {
 TEST(LoadTokenizer, one_clear_line_when_there_is_none) {
   const TemporaryFolder folder;
   const std::string expected =
-      folder.path().string() + ": no tokenizer: looked for tokenizer.json, vocab.json with merges.txt, tokenizer.model";
-  EXPECT_EQ(message_of<std::runtime_error>([&] { load_tokenizer(folder.path()); }), expected);
+      folder.path.string() + ": no tokenizer: looked for tokenizer.json, vocab.json with merges.txt, tokenizer.model";
+  EXPECT_EQ(error_of<std::runtime_error>([&] { load_tokenizer(folder.path); }), expected);
   folder.write("vocab.json", "{}");
-  EXPECT_EQ(message_of<std::runtime_error>([&] { load_tokenizer(folder.path()); }), expected);
+  EXPECT_EQ(error_of<std::runtime_error>([&] { load_tokenizer(folder.path); }), expected);
   folder.write("tokenizer.model", "");
-  EXPECT_EQ(message_of<std::runtime_error>([&] { load_tokenizer(folder.path()); }),
+  EXPECT_EQ(error_of<std::runtime_error>([&] { load_tokenizer(folder.path); }),
             (folder / "tokenizer.model").string() + ": 0 tiktoken ranks; only Llama 3's 128000 are supported");
 }
 
@@ -295,9 +282,9 @@ TEST(LoadTokenizer, tokenizer_json_comes_first) {
   const TemporaryFolder folder;
   folder.write("vocab.json", R"({"x": 0})");
   folder.write("merges.txt", "");
-  EXPECT_EQ(load_tokenizer(folder.path())->name(), "byte-level BPE (vocab.json, merges.txt)");
+  EXPECT_EQ(load_tokenizer(folder.path)->name(), "byte-level BPE (vocab.json, merges.txt)");
   folder.write("tokenizer.json", small().dump());
-  EXPECT_EQ(load_tokenizer(folder.path())->name(), "byte-level BPE (tokenizer.json)");
+  EXPECT_EQ(load_tokenizer(folder.path)->name(), "byte-level BPE (tokenizer.json)");
 }
 
 TEST(Regex, white_space_is_unicodes_own) {
@@ -325,7 +312,7 @@ TEST(Regex, what_means_something_else_in_pcre2_is_refused) {
 // A pattern that backtracks without end is stopped by PCRE2's match limit.
 TEST(Regex, a_runaway_pattern_ends_in_an_error) {
   const std::string text = std::string(200, 'a') + "bc";
-  EXPECT_TRUE(message_of<std::runtime_error>([&] {
+  EXPECT_TRUE(error_of<std::runtime_error>([&] {
                 Regex("(?:a|aa)+c").find_all(text);
               }).starts_with("the pattern (?:a|aa)+c failed at byte 0 of the text: match limit exceeded"));
 }

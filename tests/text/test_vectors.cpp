@@ -50,19 +50,19 @@ std::unique_ptr<Tokenizer> opt() {
   copy_shared("tokenizers/opt-vocab.derived.json", folder / "vocab.json");
   copy_shared("tokenizers/gpt2-vocab.bpe", folder / "merges.txt");
   folder.write("tokenizer_config.json", kOptConfig);
-  return load_tokenizer(folder.path());
+  return load_tokenizer(folder.path);
 }
 
 std::unique_ptr<Tokenizer> unpacked_json(const std::string& file) {
   const TemporaryFolder folder;
   unpack(file, folder / "tokenizer.json");
-  return load_tokenizer(folder.path());
+  return load_tokenizer(folder.path);
 }
 
 std::unique_ptr<Tokenizer> model_file(const std::string& file) {
   const TemporaryFolder folder;
   copy_shared(file, folder / "tokenizer.model");
-  return load_tokenizer(folder.path());
+  return load_tokenizer(folder.path);
 }
 
 std::string wikitext() {
@@ -85,7 +85,7 @@ TEST(Vectors, gpt2) {
   const TemporaryFolder folder;
   copy_shared("tokenizers/gpt2-encoder.json", folder / "vocab.json");
   copy_shared("tokenizers/gpt2-vocab.bpe", folder / "merges.txt");
-  const auto tokenizer = load_tokenizer(folder.path());
+  const auto tokenizer = load_tokenizer(folder.path);
   EXPECT_EQ(tokenizer->bos(), std::nullopt);
   EXPECT_EQ(tokenizer->vocab_size(), 50257);
   expect_vectors(*tokenizer, "vectors/gpt-2.out", false);

@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "temporary_folder.h"
 #include "text/npy.h"
-#include "text/temporary_folder.h"
 
 namespace hesper {
 namespace {
@@ -38,7 +38,7 @@ Cut cut(const std::vector<int32_t>& ids, std::optional<int32_t> bos, const Windo
 }
 
 std::string refusal(const std::vector<int32_t>& ids, std::optional<int32_t> bos, const WindowOptions& options) {
-  return message_of<std::invalid_argument>([&] { cut(ids, bos, options); });
+  return error_of<std::invalid_argument>([&] { cut(ids, bos, options); });
 }
 
 TEST(Windows, one_bos_before_the_document_and_the_remainder_dropped) {
@@ -155,7 +155,7 @@ TEST(WindowFiles, a_stream_is_cut_and_taken_as_it_is) {
   EXPECT_EQ(rows_of(read({.seqlen = 3, .b = 2}).ids), (Rows{{0, 1, 2}, {3, 4, 5}}));
   EXPECT_EQ(rows_of(read({.seqlen = 4, .b = 2, .bos = BosPlacement::document}).ids),
             (Rows{{50, 0, 1, 2}, {3, 4, 5, 6}}));
-  EXPECT_EQ(message_of<std::invalid_argument>(
+  EXPECT_EQ(error_of<std::invalid_argument>(
                 [&] { windows_from_files(folder / "ids.npy", folder / "ids.npy", {}, {.seqlen = 3}, notes); }),
             (folder / "ids.npy").string() + ": labels need 2-D windows, but the ids are one stream");
 }
@@ -173,7 +173,7 @@ TEST(WindowFiles, windows_with_labels) {
   EXPECT_EQ(rows_of(windows_from_files(ids, {}, {}, {.windows = "1:2"}, notes).labels), (Rows{{-100, 5, 6, 7}}));
 
   const auto error = [&](const std::optional<std::filesystem::path>& file, const WindowOptions& options) {
-    return message_of<std::invalid_argument>([&] { windows_from_files(ids, file, 50, options, notes); });
+    return error_of<std::invalid_argument>([&] { windows_from_files(ids, file, 50, options, notes); });
   };
   EXPECT_EQ(error(labels, {.loss_from = 3}), ids.string() + ": window 2 has no position that counts");
   EXPECT_EQ(error({}, {.seqlen = 5}), "--seqlen 5: the windows of " + ids.string() + " have 4 tokens");
@@ -194,7 +194,7 @@ TEST(Windows, ids_and_labels_lie_in_the_vocabulary) {
   Windows windows = cut(counting(0, 20), {}, {.seqlen = 4, .windows = "2:4"}).windows;  // ids 8..15
   EXPECT_NO_THROW(check_vocabulary(windows, 16));
   const auto error = [&](int64_t size) {
-    return message_of<std::invalid_argument>([&] { check_vocabulary(windows, size); });
+    return error_of<std::invalid_argument>([&] { check_vocabulary(windows, size); });
   };
   EXPECT_EQ(error(14), "token id 14 at position 2 of window 3 is outside the model's vocabulary of 14");
   windows.labels[1][1] = -99;

@@ -1,10 +1,11 @@
-#include "report/atomic_file.h"
+#include "files/atomic_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
@@ -45,7 +46,7 @@ class DescriptorBuffer : public std::streambuf {
 
   std::streamsize xsputn(const char* data, std::streamsize size) override {
     if (size < epptr() - pptr()) {
-      std::memcpy(pptr(), data, static_cast<size_t>(size));
+      std::copy_n(data, size, pptr());
       pbump(static_cast<int>(size));
       return size;
     }

@@ -1,4 +1,4 @@
-#include "text/file_io.h"
+#include "files/read_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -6,11 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
-#include <vector>
 
 namespace hesper {
 namespace {
@@ -20,13 +17,10 @@ class Descriptor {
   explicit Descriptor(int fd) : fd_(fd) {}
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() { close(); }
-  int get() const { return fd_; }
-  int close() {
-    const int result = fd_ < 0 ? 0 : ::close(fd_);
-    fd_ = -1;
-    return result;
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
   }
+  int get() const { return fd_; }
 
  private:
   int fd_;
@@ -34,13 +28,6 @@ class Descriptor {
 
 [[noreturn]] void fail(const std::filesystem::path& path, const char* action) {
   throw std::runtime_error(fmt::format("{}: cannot {}: {}", path.string(), action, std::strerror(errno)));
-}
-
-// The mode that a plain open() would have given: mkstemp makes files private.
-mode_t default_mode() {
-  const mode_t mask = ::umask(0);
-  ::umask(mask);
-  return 0666 & ~mask;
 }
 
 }  // namespace
@@ -64,27 +51,6 @@ std::string read_file(const std::filesystem::path& path, size_t limit) {
     done += static_cast<size_t>(n);
   }
   return bytes;
-}
-
-void write_file_atomic(const std::filesystem::path& path, std::span<const std::span<const std::byte>> parts) {
-  std::string temporary = path.string() + ".tmpXXXXXX";
-  Descriptor file(::mkstemp(temporary.data()));
-  if (file.get() < 0) fail(path, "create");
-  try {
-    for (std::span<const std::byte> rest : parts) {
-      while (!rest.empty()) {
-        const ssize_t n = ::write(file.get(), rest.data(), rest.size());
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) fail(path, "write");
-        rest = rest.subspan(static_cast<size_t>(n));
-      }
-    }
-    if (::fchmod(file.get(), default_mode()) != 0 || ::fsync(file.get()) != 0 || file.close() != 0) fail(path, "write");
-    if (std::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "write");
-  } catch (...) {
-    ::unlink(temporary.c_str());
-    throw;
-  }
 }
 
 }  // namespace hesper

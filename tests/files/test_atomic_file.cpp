@@ -4,8 +4,8 @@
 
 #include <csignal>
 
-#include "report/atomic_file.h"
-#include "report/temporary_folder.h"
+#include "files/atomic_file.h"
+#include "temporary_folder.h"
 
 namespace hesper {
 namespace {
