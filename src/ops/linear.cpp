@@ -30,12 +30,11 @@ Tensor Linear::plain(const Primal& p, const Tensors& x) const {
 }
 
 Tensors Linear::adjoint(const Primal& p, const Tensor& y_bar, unsigned wanted, Kept& kept, Readout& gradient) const {
-  const auto per_sequence = [&](const Tensor& t) { return t.view({p.tokens.sequences, p.tokens.length, t.size(-1)}); };
   if (p.selection.has(weight())) {
-    gradient.outer(weight(), per_sequence(y_bar), per_sequence(kept[kX]));
+    gradient.outer(weight(), p.tokens.per_sequence(y_bar), p.tokens.per_sequence(kept[kX]));
     kept.push_back(y_bar);
   }
-  gradient.column_sums(bias(), per_sequence(y_bar));
+  gradient.column_sums(bias(), p.tokens.per_sequence(y_bar));
   return {wanted & 1u ? product(y_bar, p.parameters.get(weight(), y_bar.scalar_type())) : Tensor()};
 }
 

@@ -28,11 +28,10 @@ Tensor Norm::forward(const Primal& p, const Tensors& x, Kept& kept) const {
 }
 
 Tensors Norm::adjoint(const Primal& p, const Tensor& y_bar, unsigned wanted, Kept& kept, Readout& gradient) const {
-  const auto per_sequence = [&](const Tensor& t) { return t.view({p.tokens.sequences, p.tokens.length, t.size(-1)}); };
   const Tensor u = gained(p.parameters, y_bar), m = row_mean(kept[kXh] * u);
   const bool selected = gain() >= 0 && p.selection.has(gain());
-  if (selected) gradient.column_sums(gain(), per_sequence(y_bar * kept[kXh]));
-  gradient.column_sums(bias(), per_sequence(y_bar));
+  if (selected) gradient.column_sums(gain(), p.tokens.per_sequence(y_bar * kept[kXh]));
+  gradient.column_sums(bias(), p.tokens.per_sequence(y_bar));
   kept.insert(kept.end(), {u, m});
   if (selected) kept.push_back(y_bar);
   return {wanted & 1u ? (centred(u) - kept[kXh] * m) * kept[kInv] : Tensor()};

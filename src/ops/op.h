@@ -37,6 +37,8 @@ struct Tokens {
   Tokens cut(int64_t s, int64_t begin, int64_t length) const;
   /// (m) int64, ascending: the rows that carry loss, the only ones the head has to see.
   Tensor counted() const { return weights.nonzero().squeeze(1); }
+  /// (rows, width) as (B, T, width).
+  Tensor per_sequence(const Tensor& t) const { return t.view({sequences, length, t.size(-1)}); }
 };
 
 /// What an op keeps for the later maps. Every tensor leads with rows, (B*T, ...) on the tape and (K, rows, ...)
