@@ -1,11 +1,11 @@
 #pragma once
 // Proof on the user's own model, data and selection: the hand-written derivatives against LibTorch's double backward,
 // against each other, and against finite differences.
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "hessian/check_report.h"
 #include "model/model.h"
 #include "ops/selection.h"
 #include "text/windows.h"
@@ -25,29 +25,8 @@ struct CheckOptions {
   std::string data_name = {};  // for the header of the table: dataset or file
 };
 
-/// One comparison. error is relative: |a - b| over the norm named in `reason`.
-struct CheckRow {
-  std::string what, against;
-  double error = 0;
-  double bound = 0;    // largest error that rounding and truncation explain
-  std::string reason;  // where the bound comes from
-  bool passed = true;  // error <= bound; true where nothing is judged
-  bool judged = true;  // false: shown for information (a step too large for a ReLU model, or lost in rounding)
-};
-
-struct CheckReport {
-  std::vector<std::pair<std::string, std::string>> header;  // model, sha256, data, selection, precision, versions, ...
-  std::vector<CheckRow> rows;
-  std::vector<std::string> notes;
-  bool passed() const;  // every judged row
-};
-
 /// Throws std::invalid_argument for options out of range, std::runtime_error for a result that is not finite.
 CheckReport run_check(const Model& model, const Selection& selection, const Windows& windows,
                       const CheckOptions& options);
-
-/// Plain text with aligned columns.
-std::string to_table(const CheckReport& report);
-nlohmann::json to_json(const CheckReport& report);
 
 }  // namespace hesper
