@@ -2,13 +2,14 @@
 
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "ops/autograd_oracle.h"
+#include "ops/directions.h"
+#include "ops/parameters.h"
 #include "ops/second_order.h"
-#include "primal/primal.h"
 
 namespace hesper::test {
 namespace {
@@ -16,113 +17,6 @@ namespace {
 constexpr auto kF64 = at::kDouble;
 
 Tensor or_zeros(const Tensor& x, at::IntArrayRef shape) { return x.defined() ? x : at::zeros(shape, kF64); }
-
-void expect_close(const Tensor& a, const Tensor& b, double tolerance, double scale, const std::string& what) {
-  ASSERT_EQ(a.sizes(), b.sizes()) << what;
-  EXPECT_LE((a - b).norm().item<double>(), tolerance * std::max(scale, 1e-30)) << what << ", |b| = " << b.norm();
-}
-double size_of(const Tensors& all) {
-  double sum = 0;
-  for (const Tensor& t : all)
-    if (t.defined()) sum += t.square().sum().item<double>();
-  return std::sqrt(sum);
-}
-void expect_close(const Tensors& a, const Tensors& b, double tolerance, const std::string& what) {
-  ASSERT_EQ(a.size(), b.size()) << what;
-  // One scale for all of them: of several adjoints one may be zero up to rounding.
-  for (size_t i = 0; i < a.size(); ++i) expect_close(a[i], b[i], tolerance, size_of(b), what + " " + std::to_string(i));
-}
-
-/// A point in the space that an op's derivatives live on: inputs x (rows, .), selected weights theta (n).
-struct Point {
-  Tensors x;
-  Tensor theta;
-};
-double dot(const Point& a, const Point& b) {
-  double sum = a.theta.numel() > 0 ? a.theta.dot(b.theta).item<double>() : 0;
-  for (size_t i = 0; i < a.x.size(); ++i) sum += (a.x[i] * b.x[i]).sum().item<double>();
-  return sum;
-}
-Tensors list(const Point& p) {
-  Tensors out = p.x;
-  out.push_back(p.theta);
-  return out;
-}
-
-Tensor selected(const OpWorld& world, const Tensors& parameters) {
-  Tensors parts;
-  for (const SelectedPart& part : world.selection.parts())
-    parts.push_back(parameters[part.parameter].flatten().index_select(0, part.flat));
-  return parts.empty() ? at::zeros({0}, kF64) : at::cat(parts);
-}
-/// Parameters with theta in the place of the selected entries.
-Tensors place(const OpWorld& world, const Tensor& theta) {
-  Tensors out = world.parameters;
-  for (const SelectedPart& part : world.selection.parts()) {
-    const Tensor& w = out[part.parameter];
-    out[part.parameter] = w.flatten().index_copy(0, part.flat, theta.narrow(0, part.begin, part.size)).view_as(w);
-  }
-  return out;
-}
-
-/// Derivatives of s(x, theta, y_bar) = <y_bar, plain(x, theta)> on the rows of one window.
-struct Oracle {
-  const Op& op;
-  const OpWorld& world;
-  Tokens tokens;
-
-  Tensor plain(const Point& at_) const {
-    const Parameters parameters(place(world, at_.theta), kF64, at::kCPU);
-    return op.plain({tokens, parameters, world.selection, kF64, false}, at_.x);
-  }
-  static Tensors grad(const Tensor& s, const Tensors& leaves, bool graph) {
-    Tensors out(leaves.size());
-    if (s.requires_grad()) out = torch::autograd::grad({s}, leaves, {}, true, graph, true);
-    for (size_t i = 0; i < out.size(); ++i)
-      if (!out[i].defined()) out[i] = at::zeros_like(leaves[i]);
-    return out;
-  }
-  static Point leaf(const Point& p) {
-    Point out;
-    for (const Tensor& x : p.x) out.x.push_back(x.detach().clone().requires_grad_(true));
-    out.theta = p.theta.detach().clone().requires_grad_(true);
-    return out;
-  }
-  static Point split(const Tensors& all, size_t inputs) {
-    return {Tensors(all.begin(), all.begin() + static_cast<int64_t>(inputs)), all[inputs].detach()};
-  }
-
-  Point adjoint(const Point& at_, const Tensor& y_bar) const {
-    const at::AutoGradMode on(true);
-    const Point p = leaf(at_);
-    return split(grad((plain(p) * y_bar).sum(), list(p), false), p.x.size());
-  }
-  /// J d, by differentiating J^T z in z.
-  Tensor tangent(const Point& at_, const Point& d) const {
-    const at::AutoGradMode on(true);
-    const Point p = leaf(at_);
-    const Tensor y = plain(p), z = at::zeros_like(y).requires_grad_(true);
-    const Point bars = split_graph(grad((y * z).sum(), list(p), true), p.x.size());
-    return grad(along(bars, d), {z}, false)[0].detach();
-  }
-  /// The derivative of the adjoint along (d, y_bar_dot).
-  Point adjoint_tangent(const Point& at_, const Tensor& y_bar, const Point& d, const Tensor& y_bar_dot) const {
-    const at::AutoGradMode on(true);
-    const Point p = leaf(at_);
-    const Tensor y = plain(p);
-    const Point bars = split_graph(grad((y * y_bar).sum(), list(p), true), p.x.size());
-    const Tensor s = along(bars, d) + (y * y_bar_dot).sum();
-    return split(grad(s, list(p), false), p.x.size());
-  }
-  static Point split_graph(const Tensors& all, size_t inputs) {
-    return {Tensors(all.begin(), all.begin() + static_cast<int64_t>(inputs)), all[inputs]};
-  }
-  static Tensor along(const Point& bars, const Point& d) {
-    Tensor s = (bars.theta * d.theta).sum();
-    for (size_t i = 0; i < d.x.size(); ++i) s = s + (bars.x[i] * d.x[i]).sum();
-    return s;
-  }
-};
 
 /// The op's own maps on one window, tangents as dense (K, rows, .) and (K, n).
 struct Maps {
@@ -145,17 +39,6 @@ struct Maps {
     return op.forward({tokens, parameters, world.selection, kF64}, at_.x, kept);
   }
 };
-
-Point moved(const Point& p, const Point& d, double h) {
-  Point out{p.x, p.theta + h * d.theta};
-  for (size_t i = 0; i < p.x.size(); ++i) out.x[i] = p.x[i] + h * d.x[i];
-  return out;
-}
-Point difference(const Point& a, const Point& b, double h) {
-  Point out{a.x, (a.theta - b.theta) / (2 * h)};
-  for (size_t i = 0; i < a.x.size(); ++i) out.x[i] = (a.x[i] - b.x[i]) / (2 * h);
-  return out;
-}
 
 /// What the tangent maps give for K directions at once.
 struct Tangents {
@@ -181,11 +64,6 @@ Tangents run_tangents(const Op& op, const OpWorld& world, const Parameters& para
   return out;
 }
 
-Tensors rows_of(const Tensors& all, int64_t s, int64_t length) {
-  Tensors out;
-  for (const Tensor& x : all) out.push_back(x.narrow(0, s * length, length));
-  return out;
-}
 Tensors select(const Tensors& all, int64_t k) {
   Tensors out;
   for (const Tensor& x : all) out.push_back(x[k]);
@@ -303,26 +181,6 @@ void expect_window(const Op& op, const OpWorld& world, const Kept& whole_tape, c
 
 }  // namespace
 
-OpWorld::OpWorld(int64_t windows, int64_t length, int64_t vocab) {
-  const Tensor ids = at::randint(vocab, {windows, length}, at::kLong);
-  if (length > 1) {
-    tokens = make_tokens(ids, ids, at::kCPU);
-  } else {  // a window of one token predicts nothing; an op may still stand on it
-    const int64_t rows = windows * length;
-    tokens = {windows, length, 0, ids.flatten(), at::zeros({rows}, at::kLong), at::ones({rows}, kF64)};
-  }
-}
-
-void OpWorld::select(int64_t m) {
-  for (size_t p = 0; p < parameters.size(); ++p) {
-    const int64_t total = parameters[p].numel();
-    selection.add(static_cast<int>(p), parameters[p].sizes(), at::randperm(total).narrow(0, 0, std::min(m, total)));
-  }
-}
-void OpWorld::select_all() {
-  for (size_t p = 0; p < parameters.size(); ++p) selection.add_whole(static_cast<int>(p), parameters[p].sizes());
-}
-
 void expect_second_order(const Op& op, const OpWorld& world, int64_t K) {
   const at::NoGradGuard no_grad;
   const Parameters parameters(world.parameters, kF64, at::kCPU);
@@ -362,91 +220,6 @@ void expect_second_order(const Op& op, const OpWorld& world, int64_t K) {
                 kDifference * (change.norm() * mine.norm()).item<double>())
         << "adjoint, differences";
     expect_window(op, world, tape, y_bar, s, K);
-  }
-}
-
-void expect_second_order(const CrossEntropyHead& head, const OpWorld& world, int64_t K) {
-  const at::NoGradGuard no_grad;
-  const Parameters parameters(world.parameters, kF64, at::kCPU);
-  const Tensor& x = world.inputs.at(0);
-  const int64_t length = world.tokens.length, n = world.selection.size();
-  const Primal p{world.tokens, parameters, world.selection, kF64};
-  Kept tape;
-  Readout gradient(world.selection, world.tokens.sequences, at::kCPU);
-  const auto result = head.forward_adjoint(p, x, tape, gradient);
-  expect_close(result.losses, head.plain(p, x), kExact, result.losses.norm().item<double>(), "losses");
-
-  for (int64_t s = 0; s < world.tokens.sequences; ++s) {
-    SCOPED_TRACE("head, window " + std::to_string(s));
-    const Tokens tokens = world.tokens.cut(s, 0, length);
-    const Tensor x_dot = at::randn({K, length, x.size(1)}, kF64), v = at::randn({K, n}, kF64);
-    const auto loss_at = [&](const Tensor& input, const Tensor& theta) {
-      const Parameters moved_parameters(place(world, theta), kF64, at::kCPU);
-      return head.plain({tokens, moved_parameters, world.selection, kF64, false}, input).sum();
-    };
-    const Tensor x0 = x.narrow(0, s * length, length), theta0 = selected(world, world.parameters);
-
-    // Autograd: gradient, H d, and G d = J^T Lambda J d.
-    std::vector<Point> d;
-    Tensors h_x, h_w, g_x, g_w;
-    Tensors bars;
-    {
-      const at::AutoGradMode on(true);
-      const Point leaf = Oracle::leaf({{x0}, theta0});
-      const Tensors first = Oracle::grad(loss_at(leaf.x[0], leaf.theta), list(leaf), true);
-      bars = {first[0].detach(), first[1].detach()};
-      const Parameters moved_parameters(place(world, leaf.theta), kF64, at::kCPU);
-      const Tensor z = head.logits(moved_parameters, leaf.x[0]);
-      const Tensor u = at::zeros_like(z).requires_grad_(true);
-      const Tensors back = Oracle::grad((z * u).sum(), list(leaf), true);
-      for (int64_t k = 0; k < K; ++k) {
-        const Tensors second = Oracle::grad((first[0] * x_dot[k]).sum() + (first[1] * v[k]).sum(), list(leaf), false);
-        h_x.push_back(second[0].detach()), h_w.push_back(second[1].detach());
-        const Tensor z_dot = Oracle::grad((back[0] * x_dot[k]).sum() + (back[1] * v[k]).sum(), {u}, false)[0].detach();
-        const Tensor prob = z.detach().softmax(-1);
-        const Tensor z_bar_dot =
-            tokens.weights.unsqueeze(1) * prob * (z_dot - (prob * z_dot).sum(-1, true));  // Lambda z_dot
-        const Tensors gn = Oracle::grad((z * z_bar_dot).sum(), list(leaf), false);
-        g_x.push_back(gn[0].detach()), g_w.push_back(gn[1].detach());
-      }
-    }
-    const Tensors hessian = {at::stack(h_x), at::stack(h_w)}, gauss_newton = {at::stack(g_x), at::stack(g_w)};
-    const Tensors residual = {hessian[0] - gauss_newton[0], hessian[1] - gauss_newton[1]};
-    expect_close({result.x_bar.narrow(0, s * length, length), gradient.values()[s]}, bars, kExact, "adjoint");
-
-    const Kept mine = cut_rows(tape, s * length, length);
-    const auto run = [&](const Tensor& xd, const Tensor& w, Curvature kind) {
-      const Directions directions = Directions::dense(world.selection, w, kF64);
-      Readout reads(world.selection, w.size(0), at::kCPU);
-      const Tensor x_bar_dot = head.adjoint_tangent({tokens, parameters, directions, mine, w.size(0)}, xd, kind, reads);
-      return Tensors{x_bar_dot, reads.values()};
-    };
-    expect_close(run(x_dot, v, Curvature::hessian), hessian, kExact, "H");
-    expect_close(run(x_dot, v, Curvature::gauss_newton), gauss_newton, kExact, "G");
-    const Tensors r = run(x_dot, v, Curvature::residual);
-    for (int i = 0; i < 2; ++i)  // zero where the table does not move: measured against H
-      expect_close(r[i], residual[i], kExact, size_of(hessian), "R");
-    expect_close(run({}, v, Curvature::hessian), run(at::zeros_like(x_dot), v, Curvature::hessian), kExact,
-                 "without a tangent of the input");
-    for (int64_t k = 0; k < K; ++k) {
-      const Tensors one = run(x_dot.narrow(0, k, 1).contiguous(), v.narrow(0, k, 1), Curvature::hessian);
-      expect_close({one[0][0], one[1][0]}, {hessian[0][k], hessian[1][k]}, kExact, "one direction");
-      // central differences of the loss along d_k: its second derivative is d.H d
-      const double h = 1e-4;  // truncation h^2/12 |l''''|, rounding 4 eps/h^2 = 1e-7
-      const auto l = [&](double e) { return loss_at(x0 + e * x_dot[k], theta0 + e * v[k]).item<double>(); };
-      const double curvature = (x_dot[k] * hessian[0][k]).sum().item<double>() + v[k].dot(hessian[1][k]).item<double>();
-      EXPECT_NEAR((l(h) - 2 * l(0) + l(-h)) / (h * h), curvature, 1e-5 * (1 + std::abs(curvature)));
-      const double slope = (x_dot[k] * bars[0]).sum().item<double>() + v[k].dot(bars[1]).item<double>();
-      EXPECT_NEAR((l(h) - l(-h)) / (2 * h), slope, 1e-5 * (1 + std::abs(slope)));
-    }
-    const Directions directions = Directions::dense(world.selection, v, kF64);
-    SecondOrder form(world.selection, directions, kF64, at::kCPU);
-    head.second_order({tokens, parameters, directions, mine, K}, x_dot, form);
-    const auto matrix = [&](const Tensors& hd) { return x_dot.flatten(1).mm(hd[0].flatten(1).t()) + v.mm(hd[1].t()); };
-    const double scale = (x_dot.norm() * hessian[0].norm() + v.norm() * hessian[1].norm()).item<double>();
-    expect_close(form.gauss_newton(), matrix(gauss_newton), kExact, scale, "second_order, Gauss-Newton");
-    expect_close(form.residual(), matrix(residual), kExact, scale, "second_order, residual");
-    expect_close(matrix(hessian), matrix(hessian).t(), kExact, scale, "symmetry");
   }
 }
 
