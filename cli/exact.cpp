@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <cmath>
 #include <filesystem>
@@ -43,11 +44,10 @@ std::vector<std::string> error_lines(const ExactResult& result) {
 
 void report(Console& console, const ExactJob& job, const ExactResult& r, const std::vector<WrittenResult>& written) {
   const auto row = [&](const char* head, const std::string& text) {
-    console.line(fmt::format("{:<12}{}", head, text));
+    console.line(fmt::format("{:<14}{}", head, text));
   };
   const int64_t n = job.selection.selection.size();
-  row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {} windows of {} tokens", r.loss, std::exp(r.loss),
-                          job.windows.ids.size(0), job.windows.ids.size(1)));
+  row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {}", r.loss, std::exp(r.loss), say_windows(job.windows)));
   row("gradient", fmt::format("norm {:.4g} over the {} weights", r.gradient.norm().item<double>(), n));
   for (const WrittenResult& w : written) {
     const size_t place = static_cast<size_t>(&w - written.data());
@@ -55,7 +55,7 @@ void report(Console& console, const ExactJob& job, const ExactResult& r, const s
     row(kind.c_str(), fmt::format("{} x {}, Frobenius norm {:.4g}", n, n, w.norm));
     if (!w.spectrum) continue;
     const Spectrum& s = *w.spectrum;
-    row("", fmt::format("eigenvalues {:.4g} to {:.4g}, negative ones {:.2g}% of its squared norm", s.smallest,
+    row("", fmt::format("eigenvalues {:.4g} to {:.4g}, negative ones {:.3g}% of its squared norm", s.smallest,
                         s.largest, 100 * s.negative_share));
     row("", fmt::format("{} of {} diagonal entries negative, effective rank {:.1f}", s.negative_diagonal, s.n,
                         s.effective_rank));
@@ -65,28 +65,31 @@ void report(Console& console, const ExactJob& job, const ExactResult& r, const s
   row("time", fmt::format("{} ({} primal) and {} for the precision; {} products, {:.3g} a second",
                           say_seconds(r.seconds), say_seconds(r.primal_seconds), say_seconds(r.precision_seconds),
                           r.products, static_cast<double>(r.products) / r.seconds));
-  row("memory", fmt::format("{} at the peak, planned {}", say_bytes(r.peak_memory - r.baseline_memory),
-                            say_bytes(r.plan.peak())));
+  const std::string peak = say_bytes(r.peak_memory - r.baseline_memory) + " at the peak";
+  row("memory", job.options.engine == Engine::autograd ? peak : peak + ", planned " + say_bytes(r.plan.peak()));
   for (const WrittenResult& w : written) row("wrote", w.base + " .pt .pdf .png .json .aux.safetensors");
 }
 
-void report_events(Console& console, const ExactResult& r, const std::vector<WrittenResult>& written) {
+void report_events(Console& console, const ExactJob& job, const ExactResult& r,
+                   const std::vector<WrittenResult>& written) {
   for (size_t i = 0; i < written.size(); ++i) {
     const ExactBlock& block = r.blocks[i];
     const auto number = [](const std::optional<double>& x) { return x ? nlohmann::json(*x) : nlohmann::json(); };
-    console.event("result", {{"file", written[i].base},
-                             {"curvature", to_string(block.kind)},
-                             {"loss", r.loss},
-                             {"perplexity", std::exp(r.loss)},
-                             {"gradient_norm", r.gradient.norm().item<double>()},
-                             {"norm", written[i].norm},
-                             {"precision_error", number(i == 0 ? r.precision_error : std::nullopt)},
-                             {"symmetry_error", number(block.symmetry_error)},
-                             {"data_error", number(block.data_error)},
-                             {"products", r.products},
-                             {"seconds", r.seconds},
-                             {"peak_memory", r.peak_memory - r.baseline_memory},
-                             {"planned_memory", r.plan.peak()}});
+    console.event("result",
+                  {{"file", written[i].base},
+                   {"curvature", to_string(block.kind)},
+                   {"loss", r.loss},
+                   {"perplexity", std::exp(r.loss)},
+                   {"gradient_norm", r.gradient.norm().item<double>()},
+                   {"norm", written[i].norm},
+                   {"precision_error", number(i == 0 ? r.precision_error : std::nullopt)},
+                   {"symmetry_error", number(block.symmetry_error)},
+                   {"data_error", number(block.data_error)},
+                   {"products", r.products},
+                   {"seconds", r.seconds},
+                   {"peak_memory", r.peak_memory - r.baseline_memory},
+                   {"planned_memory",
+                    job.options.engine == Engine::autograd ? nlohmann::json() : nlohmann::json(r.plan.peak())}});
   }
 }
 
@@ -137,23 +140,28 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
   stop_if_interrupted();
 
   for (ExactJob& job : jobs) {
+    malloc_trim(0);  // buffers kept from the job before would hide in this one's baseline
     const Plan plan = plan_exact(model, job.selection.selection, job.windows, options);
-    console.line(fmt::format("{}: {}, n = {}, {} windows of {} tokens", job.model_name, say_selection(job.selection),
-                             job.selection.selection.size(), job.windows.ids.size(0), job.windows.ids.size(1)));
+    console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
+                             job.selection.selection.size(), say_windows(job.windows)));
     console.line(
         options.engine == Engine::autograd
             ? fmt::format("autograd, one direction at a time, {}", precision_name(options.precision))
             : fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
-    console.event("plan", {{"selection", say_selection(job.selection)},
-                           {"n", job.selection.selection.size()},
-                           {"windows", job.windows.ids.size(0)},
-                           {"seqlen", job.windows.ids.size(1)},
-                           {"pass", to_string(plan.pass)},
-                           {"directions", plan.directions},
-                           {"precision", precision_name(plan.precision)},
-                           {"primal_precision", precision_name(plan.primal)},
-                           {"memory", plan.peak()},
-                           {"units", plan.units}});
+    nlohmann::json event = {{"selection", say_selection(job.selection)},
+                            {"n", job.selection.selection.size()},
+                            {"windows", job.windows.ids.size(0)},
+                            {"seqlen", job.windows.ids.size(1)},
+                            {"engine", options.engine == Engine::autograd ? "autograd" : "hesper"},
+                            {"precision", precision_name(plan.precision)}};
+    if (options.engine == Engine::hesper) {
+      event.update({{"pass", to_string(plan.pass)},
+                    {"directions", plan.directions},
+                    {"primal_precision", precision_name(plan.primal)},
+                    {"memory", plan.peak()},
+                    {"units", plan.units}});
+    }
+    console.event("plan", std::move(event));
     const ExactResult result = compute_exact(
         model, job.selection.selection, job.windows, options, [&](const Progress& p) { console.progress(p); },
         interrupted);
@@ -161,7 +169,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     identify(job);
     const std::vector<WrittenResult> written = write_exact(folder, job, result);
     report(console, job, result, written);
-    report_events(console, result, written);
+    report_events(console, job, result, written);
   }
 }
 

@@ -118,7 +118,7 @@ void add_exact_engine(CLI::App& app, Flags& f) {
 }
 
 void add_output(CLI::App& app, Flags& f) {
-  app.add_flag("--quiet", f.quiet, "no notes, no progress");
+  app.add_flag("--quiet", f.quiet, "results and errors only");
   app.add_flag("--json", f.json, "events on standard output, one JSON object a line");
   group_options(app, "Output");
 }
@@ -262,6 +262,11 @@ std::string say_selection(const ResolvedSelection& selection) {
   const std::string name = first.block < 0 ? first.layer : fmt::format("{} of block {}", first.layer, first.block);
   const size_t others = selection.tensors.size() - 1;
   return others == 0 ? name : fmt::format("{} and {} more tensor{}", name, others, others > 1 ? "s" : "");
+}
+
+std::string say_windows(const Windows& windows) {
+  const int64_t b = windows.ids.size(0);
+  return fmt::format("{} window{} of {} tokens", b, b > 1 ? "s" : "", windows.ids.size(1));
 }
 
 std::string say_plan(const Plan& plan) {

@@ -85,6 +85,8 @@ void set_threads(const Flags& flags);
 
 /// "self_attn.q_proj of block 0" or "12 tensors".
 std::string say_selection(const ResolvedSelection& selection);
+/// "4 windows of 256 tokens"
+std::string say_windows(const Windows& windows);
 /// "gram, 32 directions at once, fp32 tangents over an fp64 primal pass"
 std::string say_plan(const Plan& plan);
 

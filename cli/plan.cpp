@@ -61,8 +61,8 @@ void run_plan(const Flags& flags) {
   const auto row = [&](const char* head, const std::string& text) {
     console.result(fmt::format("{:<12}{}", head, text));
   };
-  row("run", fmt::format("{}: {}, n = {}, {} windows of {} tokens", model_name(flags), say_selection(selection),
-                         selection.selection.size(), windows.ids.size(0), windows.ids.size(1)));
+  row("run", fmt::format("{}: {}, n = {}, {}", model_name(flags), say_selection(selection), selection.selection.size(),
+                         say_windows(windows)));
   row("pass", fmt::format("{}, {} window{} a pass, {} unit{}", say_plan(plan), plan.batch, plan.batch > 1 ? "s" : "",
                           plan.units, plan.units > 1 ? "s" : ""));
   const Memory& m = plan.memory;

@@ -217,7 +217,7 @@ std::vector<WrittenResult> write_exact(const fs::path& folder, const ExactJob& j
     json out = to_json(record);
     out["errors_of"] = to_string(block.kind) + " of the mean cross entropy";
     out["mean_window_loss"] = result.mean_loss;
-    out["plan"] = plan_json(result.plan, result.baseline_memory);
+    if (job.options.engine == Engine::hesper) out["plan"] = plan_json(result.plan, result.baseline_memory);
     write_json(with_extension(base, ".json"), out);
     written.push_back({base.string(), matrix.norm().item<double>(), record.spectrum});
   }

@@ -69,7 +69,7 @@ TEST_F(Exact, EndToEnd) {
   EXPECT_NEAR(record["gradient_norm"].get<double>(), golden.selections[0].gradient.norm().item<double>(), kTolerance);
   // The summary says what was written and how far it can be trusted.
   EXPECT_NE(outcome.out.find("exact for these windows only"), std::string::npos) << outcome.out;
-  EXPECT_NE(outcome.out.find("wrote       " + base), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find(fmt::format("{:<14}{}", "wrote", base)), std::string::npos) << outcome.out;
 }
 
 // The default precision: fp32 tangents and file, its own error measured. fp32 rounds to 6e-8; some hundred sums.
@@ -118,6 +118,7 @@ TEST_F(Exact, EnginesAndPassesAgree) {
   for (const Words& way : {Words{"--pass", "two-pass", "--directions", "3"}, Words{"--engine", "autograd"}}) {
     ASSERT_EQ(exact(Words{"--precision", "fp64", "--out", "w", "--overwrite"} + way).code, 0);
     EXPECT_LE(error(read_pt(folder / ("w/" + name + ".pt")), golden.selections[0].hessian), kTolerance) << way[1];
+    EXPECT_EQ(json("w/" + name + ".json").contains("plan"), way[1] == "two-pass") << "autograd follows no plan";
   }
 }
 
