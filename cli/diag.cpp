@@ -138,9 +138,8 @@ void report(Console& console, const DiagonalJob& job, const DiagonalResult& r, c
   row("time", fmt::format("{}; {} products, {:.3g} a second", say_seconds(r.seconds), r.products,
                           static_cast<double>(r.products) / r.seconds));
   const auto& plan = r.notes.at("plan");
-  row("memory",
-      fmt::format("{} at the peak, planned {}", say_bytes(r.peak_memory - plan["baseline_memory"].get<int64_t>()),
-                  say_bytes(plan["planned_memory"].get<int64_t>())));
+  row("memory", fmt::format("{} at the peak, planned {}", say_bytes(r.peak_memory),
+                            say_bytes(plan["planned_memory"].get<int64_t>())));
   const bool several = r.tensors.size() > 1;
   row("wrote", fmt::format("{} {}.pdf .png{} .csv .json", base, several ? "" : ".pt ",
                            several || job.full_errors ? " .safetensors" : ""));

@@ -65,7 +65,7 @@ void report(Console& console, const ExactJob& job, const ExactResult& r, const s
   row("time", fmt::format("{} ({} primal) and {} for the precision; {} products, {:.3g} a second",
                           say_seconds(r.seconds), say_seconds(r.primal_seconds), say_seconds(r.precision_seconds),
                           r.products, static_cast<double>(r.products) / r.seconds));
-  const std::string peak = say_bytes(r.peak_memory - r.baseline_memory) + " at the peak";
+  const std::string peak = say_bytes(r.peak_memory) + " at the peak";
   row("memory", job.options.engine == Engine::autograd ? peak : peak + ", planned " + say_bytes(r.plan.peak()));
   for (const WrittenResult& w : written) row("wrote", w.base + " .pt .pdf .png .json .aux.safetensors");
 }
@@ -87,7 +87,7 @@ void report_events(Console& console, const ExactJob& job, const ExactResult& r,
                    {"data_error", number(block.data_error)},
                    {"products", r.products},
                    {"seconds", r.seconds},
-                   {"peak_memory", r.peak_memory - r.baseline_memory},
+                   {"peak_memory", r.peak_memory},
                    {"planned_memory",
                     job.options.engine == Engine::autograd ? nlohmann::json() : nlohmann::json(r.plan.peak())}});
   }
@@ -140,7 +140,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
   stop_if_interrupted();
 
   for (ExactJob& job : jobs) {
-    malloc_trim(0);  // buffers kept from the job before would hide in this one's baseline
+    malloc_trim(0);  // buffers kept from the job before would stand in this one's peak
     const Plan plan = plan_exact(model, job.selection.selection, job.windows, options);
     console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
                              job.selection.selection.size(), say_windows(job.windows)));
@@ -157,6 +157,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     if (options.engine == Engine::hesper) {
       event.update({{"pass", to_string(plan.pass)},
                     {"directions", plan.directions},
+                    {"recompute", plan.recompute},
                     {"primal_precision", precision_name(plan.primal)},
                     {"memory", plan.peak()},
                     {"units", plan.units}});

@@ -53,7 +53,7 @@ void add_data(CLI::App& app, Flags& f) {
   app.add_option("--b", f.b, "windows (30, or what the text has)");
   app.add_option("--windows", f.windows, "first, random or A:B")->capture_default_str();
   app.add_option("--loss-from", f.loss_from, "first position whose prediction counts (1)");
-  app.add_option("--model-input-bs", f.model_input_bs, "windows a pass")
+  app.add_option("--model-input-bs", f.model_input_bs, "windows of a primal pass; tangents go one window at a time")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--seed", f.seed, "of --windows random and --random")->capture_default_str();
@@ -270,9 +270,10 @@ std::string say_windows(const Windows& windows) {
 }
 
 std::string say_plan(const Plan& plan) {
-  return fmt::format("{}, {} direction{} at once, {} tangents over an {} primal pass",
+  return fmt::format("{}, {} direction{} at once{}, {} tangents over an {} primal pass",
                      plan.pass == Pass::gram ? "Gram pass" : "two-pass", plan.directions,
-                     plan.directions > 1 ? "s" : "", precision_name(plan.precision), precision_name(plan.primal));
+                     plan.directions > 1 ? "s" : "", plan.recompute ? ", a block's made twice" : "",
+                     precision_name(plan.precision), precision_name(plan.primal));
 }
 
 }  // namespace hesper::cli

@@ -103,6 +103,8 @@ int guarded(int argc, const char* const* argv) {
 
 int main(int argc, char** argv) {
   // Freed buffers stay with the process and are handed out again, instead of being mapped and zeroed anew each time.
+  // One heap for all threads: a second one would keep holes of its own.
+  mallopt(M_ARENA_MAX, 1);
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
   return hesper::cli::guarded(argc, argv);

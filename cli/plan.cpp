@@ -68,30 +68,34 @@ void run_plan(const Flags& flags) {
   const Memory& m = plan.memory;
   const std::pair<const char*, int64_t> parts[] = {
       {"library", m.library}, {"weights", m.weights},   {"result", m.result}, {"primal", m.primal},
-      {"tape", m.tape},       {"tangents", m.tangents}, {"head", m.head},     {"attention", m.attention}};
+      {"tape", m.tape},       {"tangents", m.tangents}, {"cuts", m.cuts},     {"attention", m.attention}};
   nlohmann::json memory;
   const char* head = "memory";
   for (const auto& [name, bytes] : parts) {
     row(head, fmt::format("{:<10}{:>10}", name, say_bytes(bytes)));
     memory[name] = bytes, head = "";
   }
-  row("", fmt::format("{:<10}{:>10} of {} allowed: the first three, and the larger of primal and the four below it",
+  row("", fmt::format("{:<10}{:>10} of {} allowed: the first three, and primal or tape, tangents and one of the last",
                       "total", say_bytes(m.total()), say_bytes(plan.limit)));
   if (plan.measure_precision) {
     row("", fmt::format("{:<10}{:>10} after that, for a few columns again in fp64", "check",
                         say_bytes(plan.check.total())));
   }
+  row("",
+      fmt::format("{:<10}{:>10} while the result and its spectrum are written", "writing", say_bytes(plan.writing)));
   row("arithmetic", fmt::format("{} primal, {} tangents", say_flops(plan.primal_flops), say_flops(plan.tangent_flops)));
   row("time", fmt::format("{} if all of it ran as fast as a matrix product does here ({:.0f} GFLOP/s in {})",
                           say_seconds(seconds), tangent_rate, precision_name(plan.precision)));
   memory["total"] = m.total();
   memory["check"] = plan.check.total();
+  memory["writing"] = plan.writing;
   console.event("plan", {{"selection", say_selection(selection)},
                          {"n", selection.selection.size()},
                          {"windows", windows.ids.size(0)},
                          {"seqlen", windows.ids.size(1)},
                          {"pass", to_string(plan.pass)},
                          {"directions", plan.directions},
+                         {"recompute", plan.recompute},
                          {"model_input_bs", plan.batch},
                          {"precision", precision_name(plan.precision)},
                          {"primal_precision", precision_name(plan.primal)},

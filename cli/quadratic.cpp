@@ -84,7 +84,7 @@ void report(Console& console, const QuadraticJob& job, const QuadraticResult& r,
   if (job.windows.ids.size(0) > 1) console.line("+-: standard error of the mean over the windows");
   row("time", fmt::format("{} ({} primal, {} for the actual losses)", say_seconds(r.seconds),
                           say_seconds(r.primal_seconds), say_seconds(r.actual_seconds)));
-  row("memory", fmt::format("{} at the peak", say_bytes(r.peak_memory - r.baseline_memory)));
+  row("memory", fmt::format("{} at the peak", say_bytes(r.peak_memory)));
   row("wrote", base + " .pt .csv .pdf .png .bars.pdf .bars.png .json .aux.safetensors");
 }
 

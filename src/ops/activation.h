@@ -28,7 +28,7 @@ class Activation : public Op {
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
   OpCost cost(const OpShapes& s) const override {
     const int64_t f = s.inputs[0], smooth = phi_ == Phi::relu ? 0 : f;
-    return {f, f, f + smooth, smooth, smooth, 0};
+    return {f, f, f + smooth, smooth, smooth, phi_ == Phi::relu ? 2 * f : 7 * f};  // sigmoid, phi, phi', phi'', ...
   }
   std::string name() const override { return "activation"; }
 
@@ -46,7 +46,7 @@ class GatedActivation : public Op {
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
   OpCost cost(const OpShapes& s) const override {
     const int64_t f = s.inputs[0];
-    return {f, 2 * f, (phi_ == Phi::relu ? 3 : 4) * f, 2 * f, f, 0};
+    return {f, 2 * f, (phi_ == Phi::relu ? 3 : 4) * f, 2 * f, f, 7 * f};
   }
   std::string name() const override { return "gated_activation"; }
 

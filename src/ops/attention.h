@@ -40,8 +40,10 @@ class Attention : public Op {
   bool token_local() const override { return false; }
   OpCost cost(const OpShapes& s) const override {
     const int64_t q = shape_.heads * shape_.width, kv = 2 * shape_.kv_heads * shape_.width, h = shape_.heads;
-    // Half of the T x T scores are in the future; forward has two tile products.
-    return {q, 2 * q + kv + h, 3 * q + kv + 2 * h, 2 * q + kv + h, q + kv, 2.0 * static_cast<double>(s.tokens * q)};
+    // Half of the T x T scores are in the future. Tile products: forward 2, adjoint 5, tangent 4, its adjoint 10;
+    // form 4.
+    const auto tile = static_cast<double>(s.tokens * q);
+    return {q, 2 * q + kv + h, 3 * q + kv + 2 * h, h, q + kv, 0, {2 * tile, 5 * tile, 4 * tile, 10 * tile, 4 * tile}};
   }
   std::string name() const override { return "attention"; }
 

@@ -16,6 +16,11 @@ enum Tape { kX, kUp, kLse };  // (rows, C), U^T p (rows, C), logsumexp (rows, 1)
 constexpr int64_t kPrimalTile = 1 << 22;   // logits of the primal pass at a time (32 MiB in fp64)
 constexpr int64_t kTangentTile = 1 << 19;  // logits tangents of all K directions at a time (2 MiB in fp32)
 
+/// Words at a time for so many rows (directions x tokens).
+int64_t word_step(int64_t rows, int64_t words, bool whole) {
+  return whole ? words : std::min(words, std::max<int64_t>(128, kTangentTile / rows));
+}
+
 /// Some tokens of a tangent pass as tokens of their own.
 struct CountedTokens {
   Tensor index;  // (m) int64
@@ -37,8 +42,10 @@ struct CountedTokens {
 };
 }  // namespace
 
-int64_t primal_logits_bytes() { return 3 * kPrimalTile * 8; }  // logits, their exponentials, one temporary
-int64_t tangent_logits_bytes(int64_t element_size) { return 3 * kTangentTile * element_size; }
+int64_t primal_logits_tile(int64_t rows, int64_t words) {
+  return std::min(rows, std::max<int64_t>(1, kPrimalTile / words)) * words;
+}
+int64_t tangent_logits_tile(int64_t rows, int64_t words, bool whole) { return rows * word_step(rows, words, whole); }
 
 Tensor CrossEntropyHead::logits(const Parameters& parameters, const Tensor& x) const {
   return x.mm(parameters.get(table, x.scalar_type()).t());
@@ -92,7 +99,7 @@ void CrossEntropyHead::for_words(const Tangent& t, const Tensor& x_dot, bool who
   const Tensor U = t.parameters.get(table, t.parameters.working());
   const Tensor &x = t.tape[kX], &lse = t.tape[kLse];
   const int64_t words = U.size(0), rows = x.size(0), k = t.alive;
-  const int64_t step = whole ? words : std::clamp<int64_t>(kTangentTile / (k * rows), 128, words);
+  const int64_t step = word_step(k * rows, words, whole);
   const bool moved = t.directions.touches(table);
   const Tensor flat = x_dot.defined() ? x_dot.reshape({k * rows, -1}) : Tensor();
   Tensor mean = x_dot.defined() && !moved ? (x_dot * t.tape[kUp]).sum(-1, true) : Tensor();  // p.z_dot (K, rows, 1)

@@ -20,9 +20,11 @@ struct AdjointStart;
 /// Which second derivative: H = G + R, G the Gauss-Newton matrix (= Fisher of the cross entropy), R the residual.
 enum class Curvature { hessian, gauss_newton, residual };
 
-/// Bytes of the logits tiles that the primal pass holds at a time, and of those of each thread of a tangent pass.
-int64_t primal_logits_bytes();
-int64_t tangent_logits_bytes(int64_t element_size);
+/// Elements of logits that the primal pass has at a time (rows tokens of a sequence, V words); it holds three such
+/// tiles in fp64.
+int64_t primal_logits_tile(int64_t rows, int64_t words);
+/// The same of a tangent pass, over all directions of one thread's cut; beside it, p and w p of one direction.
+int64_t tangent_logits_tile(int64_t rows, int64_t words, bool whole);
 
 class CrossEntropyHead {
  public:

@@ -19,7 +19,8 @@ class Linear : public Op {
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
   OpCost cost(const OpShapes& s) const override {
     const int64_t out = s.parameters[0][0], in = s.parameters[0][1], kept = s.selected[0] ? 1 : 0;
-    return {out, kept * in, kept * (in + out), kept * in, 0, 2.0 * static_cast<double>(out) * static_cast<double>(in)};
+    const double product = 2.0 * static_cast<double>(out) * static_cast<double>(in);
+    return {out, kept * in, kept * (in + out), kept * in, 0, 0, {product, product, product, product, 0}};
   }
   std::string name() const override { return "linear"; }
   /// x (rows, in) on the tape; where the weight is selected.

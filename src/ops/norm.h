@@ -22,7 +22,7 @@ class Norm : public Op {
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
   OpCost cost(const OpShapes& s) const override {
     const int64_t c = s.inputs[0];
-    return {c, c + 1, 2 * c + 2 + (s.selected[0] ? c : 0), c + 1, c, 0};
+    return {c, c + 1, 2 * c + 2 + (s.selected[0] ? c : 0), c + 1, c, 4 * c};
   }
   std::string name() const override { return kind_ == Kind::layer ? "layer_norm" : "rms_norm"; }
 

@@ -69,14 +69,20 @@ struct Tangent {
   SecondOrder* form = nullptr;
 };
 
+/// Floating-point operations of the maps for one token (and one direction); what costs no matrix product is left out.
+struct Flops {
+  double forward = 0, adjoint = 0, tangent = 0, adjoint_tangent = 0;
+  double form = 0;  // of second_order, products of pairs of directions excluded
+};
 /// What an op holds and computes for one token, in elements and floating-point operations: the planner's input.
 struct OpCost {
   int64_t width = 0;         // of its output
   int64_t kept_forward = 0;  // by forward, in the primal precision
   int64_t kept_tape = 0;     // after adjoint, in the working precision
-  int64_t kept_tangent = 0;  // by forward_tangent, for each direction
+  int64_t kept_tangent = 0;  // by forward_tangent, for each direction; attention: beside its inputs and output
   int64_t form_width = 0;    // channels that enter the second-order form's products
-  double flops = 0;          // of forward (adjoint and each tangent map: the same again)
+  int64_t temporaries = 0;   // that forward or adjoint holds at most, beside inputs, outputs and what it keeps
+  Flops flops{};
 };
 /// What it depends on.
 struct OpShapes {

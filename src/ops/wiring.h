@@ -35,7 +35,7 @@ class Rotary : public Op {
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
   Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override;
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override {}
-  OpCost cost(const OpShapes& s) const override { return {.width = s.inputs[0]}; }
+  OpCost cost(const OpShapes& s) const override { return {.width = s.inputs[0], .temporaries = 3 * s.inputs[0]}; }
   std::string name() const override { return "rotary"; }
 
  private:

@@ -12,6 +12,7 @@
 #include "run/diag_plan.h"
 #include "run/memory.h"
 #include "run/primal_batches.h"
+#include "run/result_files.h"
 
 namespace hesper {
 namespace {
@@ -240,7 +241,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
   result.precision = fmt::format("{} tangents, {} primal", plan.precision == at::kDouble ? "fp64" : "fp32",
                                  plan.primal == at::kDouble ? "fp64" : "fp32");
   result.notes["probe_scope"] = joint ? "joint" : "layer";
-  result.notes["plan"] = plan_json(plan, memory.baseline());
+  result.notes["plan"] = plan_json(plan);
   return result;
 }
 

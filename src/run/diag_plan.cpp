@@ -44,7 +44,7 @@ PlanRequest diag_request(const Program& program, const Model& model, const Selec
   r.precision = options.precision;
   r.primal = options.primal;
   r.directions = options.directions;
-  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : free_memory();
+  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : free_memory() + anonymous_memory();
   r.matrices = 0;
   r.measure_precision = options.measure_precision;
   int64_t of_sums = 0;
@@ -76,12 +76,6 @@ Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std
   const Program program = build_program(model.config(), windows.ids.size(1));
   return plan_groups(program, model, selection, probe_groups(selection, options.scope == ProbeScope::joint), sums,
                      windows, options);
-}
-
-nlohmann::json plan_json(const Plan& plan, int64_t baseline_memory) {
-  return {{"pass", to_string(plan.pass)}, {"directions", plan.directions}, {"model_input_bs", plan.batch},
-          {"units", plan.units},          {"planned_memory", plan.peak()}, {"baseline_memory", baseline_memory},
-          {"memory_limit", plan.limit}};
 }
 
 }  // namespace hesper

@@ -21,7 +21,4 @@ Plan plan_groups(const Program& program, const Model& model, const ResolvedSelec
                  const std::vector<ProbeGroup>& groups, const std::vector<UnitSums>& sums, const Windows& windows,
                  const DiagOptions& options);
 
-/// For records.
-nlohmann::json plan_json(const Plan& plan, int64_t baseline_memory);
-
 }  // namespace hesper

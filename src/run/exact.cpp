@@ -76,7 +76,8 @@ Plan plan_of(const Job& job) {
   r.primal = job.options.primal;
   r.pass = job.options.pass;
   r.directions = job.options.directions;
-  r.memory_limit = job.options.memory_limit > 0 ? job.options.memory_limit : free_memory();
+  r.counted = job.windows.labels.slice(1, 1).ge(0).sum().item<int64_t>();
+  r.memory_limit = job.options.memory_limit > 0 ? job.options.memory_limit : free_memory() + anonymous_memory();
   r.matrices = static_cast<int>(job.options.curvatures.size()) * (job.options.full_errors ? 2 : 1);
   r.measure_precision = job.options.measure_precision;
   return make_plan(r);
@@ -100,7 +101,7 @@ std::vector<Tensor> window_rows(const TangentPass& pass, const Directions& v, in
                     : kind == Curvature::residual   ? f.residual
                                                     : f.gauss_newton + f.residual);
   } else {
-    for (Curvature kind : kinds) out.push_back(pass.product(v, s, kind));
+    for (Curvature kind : kinds) out.push_back(pass.product(v, s, kind, plan.recompute));
   }
   return out;
 }
@@ -112,15 +113,17 @@ void require_finite(const Tensor& t, int64_t window) {
 }
 
 /// Columns `columns` of window 0's matrix once more, everything in fp64 by the two-pass product.
-Tensor repeat_in_double(const Job& job, const Tensor& columns) {
+Tensor repeat_in_double(const Job& job, const Tensor& columns, bool recompute) {
   const Parameters parameters(job.model.weights.values, at::kDouble, job.options.device);
   const Tape tape = run_primal(job.program, parameters, job.selection, job.tokens(0, 1), at::kDouble);
+  release_free_memory();
   const TangentPass pass(job.program, parameters, job.selection, tape);
   Tensors rows;
   for (int64_t i = 0; i < columns.numel(); i += check_directions) {
     const Tensor some = columns.slice(0, i, std::min(i + check_directions, columns.numel()));
     const Tensor v = at::zeros({some.numel(), job.selection.size()}, at::kDouble).scatter_(1, some.unsqueeze(1), 1);
-    rows.push_back(pass.product(Directions::dense(job.selection, v, at::kDouble), 0, job.options.curvatures[0]));
+    rows.push_back(
+        pass.product(Directions::dense(job.selection, v, at::kDouble), 0, job.options.curvatures[0], recompute));
   }
   return at::cat(rows);
 }
@@ -141,7 +144,6 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
   const int64_t n = selection.size(), b = job.b();
   ExactResult result;
   const PeakMemory memory;
-  result.baseline_memory = memory.baseline();
   result.plan = plan_of(job);
   const Plan& plan = result.plan;
 
@@ -172,6 +174,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
           gradient.add_(rival->gradient());
         } else {
           tape.emplace(run_primal(job.program, parameters, selection, tokens, plan.primal));
+          release_free_memory();
           result.losses.narrow(0, unit.first_window, unit.windows).copy_(tape->losses);
           gradient.add_(tape->gradient.sum(0));
         }
@@ -203,6 +206,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
     }
     result.products = static_cast<int64_t>(progress.products);
   }
+  release_free_memory();
   result.seconds = since(begin);
 
   for (Sum& sum : sums) {
@@ -225,7 +229,8 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
   } else {
     if (stop && stop()) throw Interrupted("interrupted");
     const Clock::time_point check = Clock::now();
-    const Tensor exact = repeat_in_double(job, columns);
+    const Tensor exact = repeat_in_double(job, columns, plan.check_recomputes);
+    release_free_memory();
     result.precision_error = (sample - exact).norm().item<double>() / exact.norm().item<double>();
     result.precision_columns = columns.numel();
     result.precision_seconds = since(check);

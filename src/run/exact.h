@@ -53,8 +53,7 @@ struct ExactResult {
   Plan plan;
   double seconds = 0, primal_seconds = 0, precision_seconds = 0;
   int64_t products = 0;
-  int64_t peak_memory = 0;      // anonymous bytes at the peak
-  int64_t baseline_memory = 0;  // of the process before the run's first allocation
+  int64_t peak_memory = 0;  // anonymous bytes of the process at the peak
   std::optional<double>
       precision_error;  // of blocks[0]: |A - B|_F / |B|_F over `precision_columns` columns of one window in fp64
   int64_t precision_columns = 0;

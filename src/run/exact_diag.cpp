@@ -11,6 +11,7 @@
 #include "run/diag_plan.h"
 #include "run/memory.h"
 #include "run/primal_batches.h"
+#include "run/result_files.h"
 #include "tangent/tangent_pass.h"
 
 namespace hesper {
@@ -216,7 +217,7 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
   result.precision = fmt::format("{} tangents, {} primal", plan.precision == at::kDouble ? "fp64" : "fp32",
                                  plan.primal == at::kDouble ? "fp64" : "fp32");
   result.peak_memory = memory.peak();
-  result.notes["plan"] = plan_json(plan, memory.baseline());
+  result.notes["plan"] = plan_json(plan);
   return result;
 }
 

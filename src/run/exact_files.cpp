@@ -112,13 +112,6 @@ RunRecord record_of(const ExactJob& job, const ExactResult& result, const ExactB
   return record;
 }
 
-// baseline: anonymous bytes of the process before the run; peak_memory less that is what was planned
-json plan_json(const Plan& plan, int64_t baseline) {
-  return {{"pass", to_string(plan.pass)}, {"directions", plan.directions}, {"model_input_bs", plan.batch},
-          {"units", plan.units},          {"planned_memory", plan.peak()}, {"baseline_memory", baseline},
-          {"memory_limit", plan.limit}};
-}
-
 }  // namespace
 
 std::string precision_name(at::ScalarType precision) { return precision == at::kDouble ? "fp64" : "fp32"; }
@@ -217,7 +210,7 @@ std::vector<WrittenResult> write_exact(const fs::path& folder, const ExactJob& j
     json out = to_json(record);
     out["errors_of"] = to_string(block.kind) + " of the mean cross entropy";
     out["mean_window_loss"] = result.mean_loss;
-    if (job.options.engine == Engine::hesper) out["plan"] = plan_json(result.plan, result.baseline_memory);
+    if (job.options.engine == Engine::hesper) out["plan"] = plan_json(result.plan);
     write_json(with_extension(base, ".json"), out);
     written.push_back({base.string(), matrix.norm().item<double>(), record.spectrum});
   }

@@ -7,6 +7,10 @@
 #include <string>
 #include <thread>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace hesper {
 namespace {
 
@@ -41,14 +45,20 @@ int64_t free_memory() {
 
 int64_t anonymous_memory() { return kilobytes("/proc/self/status", "RssAnon:") * 1024; }
 
+void release_free_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
 struct PeakMemory::State {
   std::atomic<int64_t> peak{0};
   std::atomic<bool> stop{false};
   std::thread sampler;
 };
 
-PeakMemory::PeakMemory() : state_(new State), baseline_(anonymous_memory()) {
-  state_->peak = baseline_;
+PeakMemory::PeakMemory() : state_(new State) {
+  state_->peak = anonymous_memory();
   state_->sampler = std::thread([state = state_] {
     while (!state->stop) {
       state->peak = std::max(state->peak.load(), anonymous_memory());

@@ -1,64 +1,36 @@
 #pragma once
-// The forecast of a run from shapes alone, before anything is allocated: which pass, how many directions at once, and
-// what each part will hold.
-#include <algorithm>
+// The plan of a run, made before anything is allocated: which pass, how many directions at once, what is made twice to
+// fit, and the forecast of memory and work.
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
-#include "model/program.h"
-#include "ops/parameters.h"
-#include "ops/selection.h"
+#include "run/forecast.h"
 
 namespace hesper {
 
-enum class Pass { gram, two_pass };
 std::string to_string(Pass pass);
 
-struct PlanRequest {
-  const Program* program;
-  std::vector<std::vector<int64_t>> parameter_shapes;  // in parameter order
-  std::vector<at::ScalarType> stored;                  // dtypes of the checkpoint
-  const Selection* selection;
+struct PlanRequest : RunShapes {
   int64_t windows = 1;                    // b
+  int64_t counted = 0;                    // tokens of all windows that carry loss; 0: all that have a next one
   int64_t batch = 1;                      // B: windows of one primal pass
-  int64_t tokens = 2048;                  // T
   at::ScalarType precision = at::kFloat;  // tangents
   std::optional<at::ScalarType> primal;   // unset: fp64 where its forecast is under a quarter of the tangents' time
   std::optional<Pass> pass;               // unset: the planner chooses
   int64_t directions = 0;                 // K; 0: the planner chooses
-  int64_t memory_limit = 0;               // bytes; 0: what is free
-  int matrices = 1;                       // n x n sums kept: one a curvature, twice that with full errors
+  int64_t memory_limit = 0;               // bytes
   bool measure_precision = true;          // a few columns of one window are repeated in fp64 at the end
-  // Estimates: their directions are probes, not the selection's columns.
-  int64_t columns = 0;  // directions of a window in the whole run; 0: one a selected weight
-  int64_t carried = 0;  // entries of a direction; 0: all selected
-  int64_t beside = 0;   // bytes of sums that the caller keeps
+  int64_t columns = 0;  // directions of a window in the whole run (probes, steps); 0: one a selected weight
 };
 
-/// Bytes by part.
-struct Memory {
-  int64_t weights = 0;    // copies in working precision (mapped weights do not count), and the largest one in fp64
-  int64_t tape = 0;       // what the primal pass leaves, in working precision
-  int64_t primal = 0;     // the primal pass at its peak, the tape it is building included
-  int64_t tangents = 0;   // residual stream and attention inputs of K directions; two-pass: what goes back reads
-  int64_t head = 0;       // logits tiles of a tangent pass
-  int64_t attention = 0;  // score tiles of a tangent pass
-  int64_t result = 0;     // accumulators
-  int64_t library = 0;    // LibTorch's and MKL's own, once products have run
-  int64_t total() const { return weights + result + library + std::max(primal, tape + tangents + head + attention); }
-};
-
-struct Plan {
-  Pass pass = Pass::gram;
-  int64_t directions = 1;  // K: all n for the Gram pass
-  int64_t batch = 1;
-  at::ScalarType precision = at::kFloat, primal = at::kDouble;
+struct Plan : RunForm {  // directions: all n for the Gram pass
   Memory memory;
-  Memory check;  // the fp64 repeat of a few columns, after the rest has gone; zero when it is left out
+  Memory check;         // the fp64 repeat of a few columns, after the rest has gone; zero when it is left out
+  int64_t writing = 0;  // the matrices, one of them as a file and its spectrum: after all that
   bool measure_precision = false;
-  int64_t peak() const { return std::max(memory.total(), check.total()); }
+  bool check_recomputes = false;
+  int64_t peak() const { return std::max({memory.total(), check.total(), writing}); }
   int64_t limit = 0;                           // bytes allowed
   int64_t units = 0;                           // (batch of windows, chunk of directions)
   double primal_flops = 0, tangent_flops = 0;  // of the whole run

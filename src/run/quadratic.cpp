@@ -62,7 +62,6 @@ class Run {
 
   QuadraticResult result() {
     const PeakMemory memory;
-    out_.baseline_memory = memory.baseline();
     forms();
     const Clock::time_point actual = Clock::now();
     const Parameters base(model_.weights.values, options_.primal, options_.device);
@@ -189,7 +188,7 @@ Plan plan_quadratic(const Model& model, const NamedDirections& directions, const
   r.precision = options.precision;
   r.primal = options.primal;
   r.pass = Pass::gram;
-  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : free_memory();
+  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : free_memory() + anonymous_memory();
   r.matrices = 8;  // sums and squares of G, R and H, and what a window adds
   r.measure_precision = false;
   r.columns = r.carried = directions.count();

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "hessian/selection_request.h"
+#include "run/plan.h"
 
 namespace hesper {
 
@@ -19,6 +20,9 @@ void check_configuration(const std::filesystem::path& path, const nlohmann::json
 
 /// Makes the folder and writes a file into it for a moment. Throws std::runtime_error "cannot write FOLDER: reason".
 void check_writable(const std::filesystem::path& folder);
+
+/// Of a run's plan, for records.
+nlohmann::json plan_json(const Plan& plan);
 
 /// Writes JSON whole or not at all; bytes that are not UTF-8 become U+FFFD.
 void write_json(const std::filesystem::path& path, const nlohmann::json& json);

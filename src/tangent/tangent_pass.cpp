@@ -21,16 +21,17 @@ struct TangentPass::Run {
   SecondOrder* form = nullptr;  // Gram pass
   Readout* out = nullptr;       // two-pass product
   Curvature kind = Curvature::hessian;
-  bool recompute = false;  // two-pass: see product
-  bool again = false;      // the segment that runs now runs for the second time
+  bool recompute = false;               // two-pass: see product
+  bool again = false;                   // the segment that runs now runs for the second time
   const AdjointStart* start = nullptr;  // adjoints alone
 
   int64_t alive = 0;
   Tensors border{};      // tangents
   Tensors border_bar{};  // tangents of adjoints
-  // What adjoint_tangent reads, per segment, cut and op; and the head's input, per cut.
-  std::vector<std::vector<std::vector<Kept>>> kept{};
-  Tensors head_x_dot{};
+  // What adjoint_tangent reads, per segment and op, and the head's input, for all tokens: small tensors of each cut
+  // would lie scattered among its temporaries, and leave holes.
+  std::vector<std::vector<Kept>> kept{};
+  Tensor head_x_dot{};
   struct Borrowed {
     size_t place;
     int value;
@@ -65,6 +66,15 @@ void grow(Tensor& x, int64_t alive) {
 Tensor cut_of(const Tensor& border, int64_t begin, int64_t length) {
   if (!border.defined() || length == border.size(1)) return border;
   return border.narrow(1, begin, length).clone(at::MemoryFormat::Contiguous);
+}
+
+/// Memory for all `tokens` of a value of which `part` is a cut; the cut itself where it is all.
+Tensor whole_of(const Tensor& part, int64_t tokens) {
+  if (!part.defined() || part.size(1) == tokens) return part;
+  return at::empty({part.size(0), tokens, part.size(2)}, part.options());
+}
+void put(const Tensor& whole, int64_t begin, const Tensor& part) {
+  if (part.defined() && !whole.is_same(part)) whole.narrow(1, begin, part.size(1)).copy_(part);
 }
 
 /// Directions that must be carried once segment `s` has run, given those before it.
@@ -150,16 +160,24 @@ void TangentPass::forward_cut(Run& run, const Segment& segment, const Cut& cut) 
     const Kept tape = tape_of(tape_.head, run, begin, length);
     program_.cross_entropy().second_order({tokens, parameters_, run.v, tape, run.alive}, head_x_dot, *form);
   }
+  std::vector<Kept>* const all_kept = form ? nullptr : &run.kept[&segment - program_.segments().data()];
   // The second time only the attention that follows reads what the segment makes.
   const std::vector<int>& outputs = run.again ? (&segment + 1)->inputs : segment.outputs;
   in_turn([&] {
     if (form) form->commit(*run.form);
-    if (keeps) run.kept[&segment - program_.segments().data()].push_back(std::move(kept_ops));
-    if (last && !form) run.head_x_dot.push_back(head_x_dot);
+    if (keeps && all_kept->empty())
+      for (const Kept& mine : kept_ops) {
+        all_kept->emplace_back();
+        for (const Tensor& t : mine) all_kept->back().push_back(whole_of(t, tape_.tokens.length));
+      }
+    if (last && !form && !run.head_x_dot.defined()) run.head_x_dot = whole_of(head_x_dot, tape_.tokens.length);
     for (int y : outputs)
       if (dot[y].defined() && !run.border[y].defined())
         run.border[y] = count == 1 ? dot[y] : border_for(run, segment, dot[y]);
   });
+  for (size_t op = 0; op < kept_ops.size(); ++op)
+    for (size_t i = 0; i < kept_ops[op].size(); ++i) put((*all_kept)[op][i], begin, kept_ops[op][i]);
+  if (last && !form) put(run.head_x_dot, begin, head_x_dot);
   if (count == 1) return;
   for (int y : outputs)
     if (dot[y].defined()) run.border[y].narrow(1, begin, length).copy_(dot[y]);
@@ -187,7 +205,7 @@ void TangentPass::forward(Run& run, const Segment& segment) const {
   if (run.recompute && !run.again && !last) {
     if (segment.token_local) return;  // its inputs are where it starts again
     std::vector<Run::Borrowed>& borrowed = run.borrowed[&segment - program_.segments().data()];
-    Kept& kept = run.kept[&segment - program_.segments().data()][0][0];
+    Kept& kept = run.kept[&segment - program_.segments().data()][0];
     for (size_t i = 0; i < kept.size(); ++i)
       for (int x : (&segment - 1)->outputs)
         if (kept[i].defined() && kept[i].is_same(run.border[x])) kept[i] = Tensor(), borrowed.push_back({i, x});
@@ -202,7 +220,7 @@ void TangentPass::recompute(Run& run, const Segment& attention) const {
   forward(run, *(&attention - 1));
   run.again = false;
   const size_t number = &attention - program_.segments().data();
-  for (const auto& [place, value] : run.borrowed[number]) run.kept[number][0][0][place] = run.border[value];
+  for (const auto& [place, value] : run.borrowed[number]) run.kept[number][0][place] = run.border[value];
   for (int x : attention.last) run.border[x] = Tensor();
 }
 
@@ -217,19 +235,21 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut)
     const Kept tape = tape_of(tape_.head, run, begin, length);
     const CrossEntropyHead& head = program_.cross_entropy();
     const Tangent t{tokens, parameters_, run.v, tape, run.alive};
-    bar[head.input] =
-        run.start ? head.adjoint(t, *run.start, out) : head.adjoint_tangent(t, run.head_x_dot[number], run.kind, out);
+    bar[head.input] = run.start ? head.adjoint(t, *run.start, out)
+                                : head.adjoint_tangent(t, cut_of(run.head_x_dot, begin, length), run.kind, out);
   }
   for (int y : segment.outputs) bar[y] = cut_of(run.border_bar[y], begin, length);
-  const auto& cuts = run.kept[&segment - program_.segments().data()];
+  const std::vector<Kept>& all_kept = run.kept[&segment - program_.segments().data()];
   for (int i = segment.end - 1; i >= segment.begin; --i) {
     const Op& op = *program_.ops()[i];
     if (!tape_.active[op.output]) continue;
     const Kept tape = tape_of(tape_.ops[i], run, begin, length);
     const unsigned wanted = active_inputs(op, tape_.active);
     const Tangent t{tokens, parameters_, v, tape, run.alive, wanted};
-    const Tensors x =
-        op.adjoint_tangent(t, bar[op.output], cuts.empty() ? Kept{} : cuts[number][i - segment.begin], out);
+    Kept kept;
+    if (!all_kept.empty())
+      for (const Tensor& whole : all_kept[i - segment.begin]) kept.push_back(cut_of(whole, begin, length));
+    const Tensors x = op.adjoint_tangent(t, bar[op.output], kept, out);
     bar[op.output] = Tensor();
     for (size_t k = 0; k < op.inputs.size(); ++k)
       if (wanted >> k & 1u) bar[op.inputs[k]] = plus(bar[op.inputs[k]], x[k]);
@@ -238,8 +258,11 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut)
     out.commit(*run.out);
     for (int x : segment.inputs) {
       Tensor& sum = run.border_bar[x];
-      if (bar[x].defined() && !sum.defined())
+      if (!bar[x].defined() || sum.defined()) continue;
+      if (segment.token_local)
         sum = at::zeros({run.alive, tape_.tokens.length, bar[x].size(2)}, bar[x].options());
+      else
+        sum = std::exchange(bar[x], Tensor());
     }
   });
   for (int x : segment.inputs)
@@ -249,7 +272,7 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut)
 void TangentPass::backward(Run& run, const Segment& segment) const {
   for_cuts(segment, run.alive, [&](const Cut& cut) { backward_cut(run, segment, cut); });
   run.kept[&segment - program_.segments().data()].clear();
-  run.head_x_dot.clear();
+  run.head_x_dot = Tensor();
   for (int y : segment.outputs) run.border_bar[y] = Tensor();
 }
 

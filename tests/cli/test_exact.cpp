@@ -229,7 +229,7 @@ TEST_F(Exact, PlanPrintsItsPartsAndComputesNothing) {
   const Outcome outcome =
       run_tool(folder.path, {"plan", "--model", golden.folder, "--t", "8", "--b", "3", "--seqlen", "10"});
   ASSERT_EQ(outcome.code, 0) << outcome.err;
-  for (const char* part : {"weights", "tape", "tangents", "head", "attention", "result", "total", "pass", "directions",
+  for (const char* part : {"weights", "tape", "tangents", "cuts", "attention", "result", "total", "pass", "directions",
                            "allowed", "arithmetic", "time"}) {
     EXPECT_NE(outcome.out.find(part), std::string::npos) << part << "\n" << outcome.out;
   }
@@ -242,7 +242,7 @@ TEST_F(Exact, PlanPrintsItsPartsAndComputesNothing) {
   EXPECT_EQ(event["units"], 12);  // 3 windows, 4 chunks
   EXPECT_EQ(event["n"], 8);
   const auto bytes = [&](const char* part) { return event["memory"][part].get<int64_t>(); };
-  const int64_t tangents = bytes("tape") + bytes("tangents") + bytes("head") + bytes("attention");
+  const int64_t tangents = bytes("tape") + bytes("tangents") + std::max(bytes("cuts"), bytes("attention"));
   EXPECT_EQ(bytes("total"),
             bytes("library") + bytes("weights") + bytes("result") + std::max(bytes("primal"), tangents));
   expect_refusal(exact({"--memory-limit", "1KiB"}), 1, "memory");

@@ -1,0 +1,281 @@
+#include "run/forecast.h"
+
+#include <ATen/Parallel.h>
+
+#include <set>
+
+#include "primal/primal.h"
+#include "tangent/tangent_pass.h"
+
+namespace hesper {
+namespace {
+
+// The process with LibTorch loaded, MKL's packing buffers, OpenMP's stacks: what tiny models peak at (58 to 68 MiB).
+constexpr int64_t kLibrary = int64_t{64} << 20;
+
+int64_t bytes_of(at::ScalarType dtype) { return static_cast<int64_t>(c10::elementSize(dtype)); }
+
+/// Held bytes or elements, and the most there ever were.
+struct Peak {
+  int64_t held = 0, most = 0;
+  void add(int64_t size) { held += size, most = std::max(most, held); }
+  void touch(int64_t size) { most = std::max(most, held + size); }
+};
+
+/// Values alive, counted once.
+class Live {
+ public:
+  explicit Live(const std::vector<int64_t>& width) : width_(width) {}
+  void add(int value) {
+    if (alive_.insert(value).second) sum_ += width_[value];
+  }
+  void drop(int value) {
+    if (alive_.erase(value) > 0) sum_ -= width_[value];
+  }
+  int64_t width() const { return sum_; }
+
+ private:
+  const std::vector<int64_t>& width_;
+  std::set<int> alive_;
+  int64_t sum_ = 0;
+};
+
+struct Walk {
+  const RunShapes& run;
+  std::vector<char> active;         // per value
+  std::vector<int64_t> width, all;  // per value: of an active one (0 otherwise), of any
+  std::vector<OpCost> ops;
+  std::vector<int64_t> kept, inside;  // per segment: kept_tangent; widths of the values made in it
+  int64_t widest = 0, head_width = 0, words = 0;
+
+  explicit Walk(const RunShapes& r) : run(r), active(active_values(*r.program, *r.selection)) {
+    const Program& program = *r.program;
+    width.resize(program.values()), all.resize(program.values());
+    for (const auto& op : program.ops()) {
+      OpShapes shapes;
+      shapes.tokens = r.tokens;
+      for (int v : op->inputs) shapes.inputs.push_back(all[v]);
+      for (int p : op->parameters) {
+        shapes.parameters.push_back(p < 0 ? std::vector<int64_t>{} : r.parameter_shapes[p]);
+        shapes.selected.push_back(p >= 0 && r.selection->has(p));
+      }
+      ops.push_back(op->cost(shapes));
+      all[op->output] = ops.back().width;
+      if (!active[op->output]) continue;
+      width[op->output] = ops.back().width;
+      widest = std::max(widest, ops.back().width);
+    }
+    for (const Segment& segment : program.segments()) {
+      kept.push_back(0), inside.push_back(0);
+      for (int i = segment.begin; i < segment.end; ++i)
+        if (active[program.ops()[i]->output]) kept.back() += ops[i].kept_tangent, inside.back() += ops[i].width;
+    }
+    const auto& table = r.parameter_shapes[program.cross_entropy().table];
+    words = table[0], head_width = table[1];
+    widest = std::max(widest, head_width);
+  }
+  bool on(int op) const { return active[run.program->ops()[op]->output]; }
+  bool last(const Segment& s) const { return &s == &run.program->segments().back(); }
+  size_t number(const Segment& s) const { return static_cast<size_t>(&s - run.program->segments().data()); }
+};
+
+/// Bytes of the largest copy that Parameters::get makes of the given parameters.
+int64_t raised(const RunShapes& r, const RunForm& form, const std::vector<int>& parameters) {
+  int64_t most = 0;
+  for (int p : parameters)
+    if (p >= 0 && form.primal != form.precision && form.primal != r.stored[p])
+      most = std::max(most, c10::multiply_integers(r.parameter_shapes[p]) * bytes_of(form.primal));
+  return most;
+}
+
+int64_t primal_peak(const Walk& w, const RunForm& form) {
+  const RunShapes& r = w.run;
+  const auto& ops = r.program->ops();
+  const int64_t pe = bytes_of(form.primal), e = bytes_of(form.precision), rows = form.batch * r.tokens;
+  const CrossEntropyHead& head = r.program->cross_entropy();
+  std::vector<int> last(r.program->values(), -1);
+  for (size_t i = 0; i < ops.size(); ++i)
+    for (int x : ops[i]->inputs) last[x] = static_cast<int>(i);
+  Peak bytes;
+  Live values(w.all), bars(w.width);
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const OpCost& c = w.ops[i];
+    values.add(ops[i]->output);
+    bytes.touch(rows * (values.width() + c.temporaries) * pe + raised(r, form, ops[i]->parameters) +
+                ops[i]->primal_scratch_bytes(r.tokens, form.batch, pe));
+    if (w.on(static_cast<int>(i))) bytes.add(rows * c.kept_forward * pe);
+    for (int x : ops[i]->inputs)
+      if (last[x] == static_cast<int>(i)) values.drop(x);
+  }
+  // The head's input and its adjoint stay to the end, U^T p becomes tape.
+  bytes.add(rows * 2 * w.head_width * pe);
+  bytes.touch(raised(r, form, {head.table}) + 3 * 8 * primal_logits_tile(r.tokens, w.words));
+  bytes.touch(raised(r, form, {head.table}) + rows * 5 * w.head_width * pe);
+  bytes.add(rows * (2 * w.head_width + 1) * e);
+  for (size_t i = ops.size(); i-- > 0;) {
+    if (!w.on(static_cast<int>(i))) continue;
+    const OpCost& c = w.ops[i];
+    bars.add(ops[i]->output);
+    for (int x : ops[i]->inputs) bars.add(x);
+    bytes.touch(rows * (bars.width() + c.temporaries + std::max<int64_t>(0, c.kept_tape - c.kept_forward)) * pe +
+                raised(r, form, ops[i]->parameters) + ops[i]->primal_scratch_bytes(r.tokens, form.batch, pe));
+    bytes.add(rows * (c.kept_tape * e - c.kept_forward * pe));
+    bars.drop(ops[i]->output);
+  }
+  return bytes.most;
+}
+
+int64_t tape_bytes(const Walk& w, const RunForm& form) {
+  int64_t elements = 2 * w.head_width + 1;
+  for (size_t i = 0; i < w.ops.size(); ++i)
+    if (w.on(static_cast<int>(i))) elements += w.ops[i].kept_tape;
+  return form.batch * w.run.tokens * elements * bytes_of(form.precision);
+}
+
+/// Elements a token and direction at the peak of a Gram pass: border values alone.
+int64_t gram_tangents(const Walk& w) {
+  Live live(w.width);
+  int64_t most = 0;
+  for (const Segment& s : w.run.program->segments()) {
+    std::vector<int64_t> lenders;  // a value that ends in a token-local segment lends its memory to one of its width
+    for (int x : s.last)
+      if (s.token_local) lenders.push_back(w.width[x]);
+    int64_t made = w.kept[w.number(s)] * (s.token_local ? 0 : 1);
+    for (int y : s.outputs) {
+      const auto lender = std::find(lenders.begin(), lenders.end(), w.width[y]);
+      if (lender == lenders.end())
+        made += w.width[y];
+      else
+        lenders.erase(lender);
+    }
+    most = std::max(most, live.width() + made);
+    for (int y : s.outputs) live.add(y);
+    for (int x : s.last) live.drop(x);
+  }
+  return most;
+}
+
+/// Elements a token and direction at the peak of a two-pass product: what goes back reads, and the borders either way.
+int64_t two_pass_tangents(const Walk& w, bool recompute) {
+  const std::vector<Segment>& segments = w.run.program->segments();
+  Live live(w.width), bars(w.width);
+  int64_t kept = 0, most = 0;
+  const auto now = [&](int64_t more) { most = std::max(most, live.width() + bars.width() + kept + more); };
+  // Inputs of a token-local segment that go when it is done with them; an attention keeps its output.
+  const auto drop_inputs = [&](size_t i) {
+    for (int x : segments[i].last)
+      if (const auto& before = segments[i - 1].outputs; std::find(before.begin(), before.end(), x) == before.end())
+        live.drop(x);
+  };
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const Segment& s = segments[i];
+    const bool last = w.last(s);
+    for (int y : s.outputs) live.add(y);
+    if (!recompute || !s.token_local || last) kept += w.kept[i];
+    now(last ? w.head_width : 0);
+    if (!s.token_local && recompute)
+      for (int x : s.last) live.drop(x);
+    if (s.token_local && i > 0 && (!recompute || last)) drop_inputs(i);
+  }
+  for (size_t i = segments.size(); i-- > 0;) {
+    const Segment& s = segments[i];
+    if (recompute && !s.token_local && i > 0) {
+      for (int x : s.inputs) live.add(x);
+      kept += w.kept[i - 1];
+      now(0);
+      if (i > 1) drop_inputs(i - 1);
+    }
+    for (int x : s.inputs) bars.add(x);
+    now(w.last(s) ? w.head_width : 0);
+    for (int y : s.outputs) bars.drop(y);
+    kept -= w.kept[i];
+    if (s.token_local) continue;
+    for (int x : s.inputs) live.drop(x);
+    for (int y : s.outputs) live.drop(y);
+  }
+  return most;
+}
+
+struct Cuts {
+  int64_t rows, workers;  // directions x tokens of a cut; cuts at a time
+};
+Cuts cuts_of(const RunShapes& r, int64_t k) {
+  const int64_t tokens = std::clamp<int64_t>(default_cut_rows(at::kCPU) / k, 1, r.tokens);
+  return {k * tokens, std::min<int64_t>(at::get_num_threads(), (r.tokens + tokens - 1) / tokens)};
+}
+
+/// Bytes that the cuts of token-local segments hold: every value of a segment and three temporaries of the widest; in
+/// the last segment the head's logits too. Twice: their memory leaves holes between the tensors that stay (measured on
+/// opt-tiny, K = 16: 46 MiB beside 30 in fp32, 81 beside 61 in fp64).
+int64_t cut_bytes(const Walk& w, const RunForm& form) {
+  const auto [rows, workers] = cuts_of(w.run, form.directions);
+  const bool whole = w.run.selection->has(w.run.program->cross_entropy().table);
+  const int64_t tile = tangent_logits_tile(rows, w.words, whole), tokens = rows / form.directions;
+  const int64_t logits = tile + 2 * tile / form.directions + (whole ? 2 * tokens * w.words : 0);
+  int64_t most = 0;
+  for (const Segment& s : w.run.program->segments())
+    if (s.token_local) most = std::max(most, rows * (w.inside[w.number(s)] + 3 * w.widest) + (w.last(s) ? logits : 0));
+  return 2 * workers * most * bytes_of(form.precision);
+}
+
+/// n x n sums; of a chunk its rows, forms and the products at distinct rows x columns of a selected parameter.
+int64_t result_bytes(const Walk& w, const RunForm& form) {
+  const RunShapes& r = w.run;
+  const int64_t n = r.carried > 0 ? r.carried : r.selection->size(), k = form.directions, e = bytes_of(form.precision);
+  const int64_t workers = cuts_of(r, k).workers;
+  int64_t reads = 0;
+  for (const auto& op : r.program->ops())
+    for (int p : op->parameters) {
+      const SelectedPart* part = p < 0 ? nullptr : r.selection->find(p);
+      // In a Gram pass only a layer that tangents reach from below is read.
+      const bool moved = std::any_of(op->inputs.begin(), op->inputs.end(), [&](int x) { return w.active[x]; });
+      if (part && part->size > 0 && (form.pass == Pass::two_pass || moved))
+        reads = std::max(reads, part->rows.numel() * part->cols.numel() + 2 * part->size);
+    }
+  const int64_t chunk = form.pass == Pass::gram ? k * k * (2 * 8 + workers * 2 * (8 + e) + 5 * 8) + k * n * 8
+                                                : 2 * k * n * 8 * std::max(1, r.matrices);
+  return r.beside + n * n * 8 * r.matrices + chunk + workers * k * reads * e;
+}
+
+}  // namespace
+
+Memory forecast_memory(const RunShapes& r, const RunForm& form) {
+  const Walk w(r);
+  Memory m;
+  m.library = kLibrary;
+  for (size_t p = 0; p < r.stored.size(); ++p)
+    if (r.stored[p] != form.precision)
+      m.weights += c10::multiply_integers(r.parameter_shapes[p]) * bytes_of(form.precision);
+  m.result = result_bytes(w, form);
+  m.primal = primal_peak(w, form);
+  m.tape = tape_bytes(w, form);
+  const int64_t each = form.pass == Pass::gram ? gram_tangents(w) : two_pass_tangents(w, form.recompute);
+  m.tangents = form.directions * r.tokens * each * bytes_of(form.precision);
+  m.cuts = cut_bytes(w, form);
+  for (const auto& op : r.program->ops())
+    m.attention = std::max(
+        m.attention, op->scratch_bytes(r.tokens, form.directions, bytes_of(form.precision), at::get_num_threads()));
+  return m;
+}
+
+RunFlops count_flops(const RunShapes& r) {
+  const Walk w(r);
+  RunFlops f;
+  f.head = 2.0 * static_cast<double>(w.words) * static_cast<double>(w.head_width);
+  f.head_pairs = 2.0 * static_cast<double>(w.words);
+  for (const Segment& s : r.program->segments())
+    for (int i = s.begin; i < s.end; ++i) {
+      const Flops& op = w.ops[i].flops;
+      f.primal += op.forward;
+      if (!w.on(i)) continue;
+      f.primal += op.adjoint;
+      f.tangent += op.tangent;
+      f.adjoint_tangent += op.adjoint_tangent;
+      f.form += op.form;
+      f.form_pairs += 2.0 * static_cast<double>(w.ops[i].form_width);
+      if (s.token_local && !w.last(s)) f.again += op.tangent;
+    }
+  return f;
+}
+
+}  // namespace hesper

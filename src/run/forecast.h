@@ -1,0 +1,62 @@
+#pragma once
+// What a run will hold, from shapes alone: every tensor of the primal pass and of the tangent passes is followed from
+// the op that makes it to the one that reads it last, nothing is allocated.
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "model/program.h"
+#include "ops/selection.h"
+
+namespace hesper {
+
+enum class Pass { gram, two_pass };
+
+/// The shapes of a run.
+struct RunShapes {
+  const Program* program = nullptr;
+  const Selection* selection = nullptr;
+  std::vector<std::vector<int64_t>> parameter_shapes;  // in parameter order
+  std::vector<at::ScalarType> stored;                  // dtypes of the checkpoint
+  int64_t tokens = 2048;                               // T
+  int matrices = 1;                                    // n x n sums kept: one a curvature, twice that with full errors
+  int64_t carried = 0;                                 // n where it is not that of the selection (probes of one layer)
+  int64_t beside = 0;                                  // bytes of sums that the caller keeps
+};
+
+/// How it is to be run.
+struct RunForm {
+  Pass pass = Pass::gram;
+  int64_t directions = 1;  // K
+  bool recompute = false;  // two-pass: a block's tangents are made again on the way back
+  int64_t batch = 1;       // windows of the primal pass
+  at::ScalarType precision = at::kFloat, primal = at::kDouble;
+};
+
+/// Bytes of anonymous memory by part.
+struct Memory {
+  int64_t library = 0;    // the process, LibTorch and MKL themselves
+  int64_t weights = 0;    // copies in working precision (mapped weights do not count)
+  int64_t result = 0;     // n x n sums, rows of a chunk, factors of the selected entries
+  int64_t primal = 0;     // the primal pass at its peak: tape, adjoints, temporaries, weights raised to its precision
+  int64_t tape = 0;       // what the primal pass leaves
+  int64_t tangents = 0;   // of K directions between the segments; two-pass: what goes back reads
+  int64_t cuts = 0;       // temporaries of the cuts of token-local ops and of the head's logits, all threads
+  int64_t attention = 0;  // score tiles of attention, all threads
+  int64_t total() const {
+    return library + weights + result + std::max(primal, tape + tangents + std::max(cuts, attention));
+  }
+};
+
+/// Floating-point operations for one token; `head` for one token that carries loss.
+struct RunFlops {
+  double primal = 0, head = 0;                      // head: one product with the words
+  double tangent = 0, adjoint_tangent = 0;          // a direction
+  double again = 0;                                 // a direction: what recomputation runs twice
+  double form = 0, form_pairs = 0, head_pairs = 0;  // Gram: a direction; a pair of directions
+};
+
+Memory forecast_memory(const RunShapes& shapes, const RunForm& form);
+RunFlops count_flops(const RunShapes& shapes);
+
+}  // namespace hesper

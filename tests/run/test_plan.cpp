@@ -1,0 +1,137 @@
+// The planned memory against the peak of the tool's own processes, on random models large enough to outweigh the
+// process itself, and on a real one where it lies beside the checkout.
+#include <fcntl.h>
+#include <fmt/ranges.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <fstream>
+#include <thread>
+
+#include "checkpoint/safetensors.h"
+#include "cli/tool.h"
+#include "model/config.h"
+#include "model/tensor_names.h"
+
+namespace hesper {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Measured {
+  nlohmann::json plan, result;  // events of --json
+  int64_t peak = 0;             // anonymous bytes of the process, at most
+};
+
+int64_t anonymous_bytes(pid_t process) {
+  std::ifstream status(fmt::format("/proc/{}/status", process));
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("RssAnon:")) return std::stoll(line.substr(8)) * 1024;
+  return 0;
+}
+
+/// `hesper exact` in `folder`, its memory read every two milliseconds.
+Measured run_exact(const fs::path& folder, const Words& words) {
+  Words all = Words{HESPER_BINARY, "exact", "--json", "--overwrite", "--out", "out"} + words;
+  std::vector<char*> arguments;
+  for (std::string& word : all) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  const std::string out = folder / ".out";
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_addopen(&files, 1, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  posix_spawn_file_actions_addchdir_np(&files, folder.c_str());
+  pid_t process = 0;
+  const int failed = posix_spawn(&process, arguments[0], &files, nullptr, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&files);
+  Measured m;
+  if (failed != 0) throw std::runtime_error("cannot start the tool");
+  int status = 0;
+  while (waitpid(process, &status, WNOHANG) == 0) {
+    m.peak = std::max(m.peak, anonymous_bytes(process));
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  const Outcome outcome{WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_bytes(out), ""};
+  EXPECT_EQ(outcome.code, 0) << fmt::format("{}", fmt::join(all, " "));
+  if (outcome.code == 0) m.plan = last_event(outcome, "plan"), m.result = last_event(outcome, "result");
+  return m;
+}
+
+fs::path random_model(const TemporaryFolder& folder, const nlohmann::json& config) {
+  const fs::path model = folder / "model";
+  fs::create_directory(model);
+  std::ofstream(model / "config.json") << config;
+  at::manual_seed(3);
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (const ParameterSpec& spec : parameter_table(parse_config(config, "config.json")))
+    tensors.emplace_back(spec.name, at::randn(spec.shape) * 0.05);
+  write_safetensors((model / "model.safetensors").string(), tensors, {});
+  return model;
+}
+
+class PlannedMemory : public testing::Test {
+ protected:
+  void SetUp() override { write_npy(folder / "ids.npy", at::randint(4, 2000, {4, 512}, at::kInt)); }
+  /// The peak is what was planned, up to 15% either way.
+  nlohmann::json expect_planned(const fs::path& model, const Words& words) {
+    const Measured m = run_exact(folder.path, Words{"--model", model.string(), "--token-ids", "ids.npy"} + words);
+    if (m.result.is_null()) return {};
+    const auto planned = m.plan["memory"].get<double>(), peak = static_cast<double>(m.peak);
+    EXPECT_NEAR(peak / planned, 1, 0.15) << fmt::format("planned {:.0f} MiB, peak {:.0f} MiB: {}", planned / (1 << 20),
+                                                        peak / (1 << 20), fmt::join(words, " "));
+    return m.plan;
+  }
+  void expect_matrix(const fs::path& model) {
+    const Words one{"--b", "1"}, long_windows{"--b", "1", "--seqlen", "512"};
+    expect_planned(model, long_windows + Words{"--t", "64"});
+    expect_planned(model, Words{"--b", "2", "--seqlen", "256", "--t", "96", "--model-input-bs", "2"});
+    expect_planned(model, long_windows + Words{"--t", "16", "--pass", "two-pass"});
+    expect_planned(model, long_windows + Words{"--t", "2", "--pass", "two-pass", "--primal-precision", "fp32"});
+    expect_planned(model, long_windows + Words{"--t", "8", "--pass", "two-pass", "--precision", "fp64"});
+    expect_planned(model, Words{"--b", "3", "--seqlen", "200", "--t", "24", "--curvature", "all", "--errors", "full"});
+    expect_planned(model, one + Words{"--seqlen", "128", "--layer", "all", "--block", "1-2", "--t", "6"});
+    expect_planned(model, one + Words{"--seqlen", "64", "--random", "1200", "--loss-from", "50"});
+  }
+  const TemporaryFolder folder;
+};
+
+const nlohmann::json kOpt = {{"model_type", "opt"},
+                             {"vocab_size", 2000},
+                             {"hidden_size", 192},
+                             {"word_embed_proj_dim", 192},
+                             {"ffn_dim", 768},
+                             {"num_hidden_layers", 6},
+                             {"num_attention_heads", 6},
+                             {"max_position_embeddings", 512},
+                             {"activation_function", "relu"},
+                             {"do_layer_norm_before", true}};
+const nlohmann::json kLlama = {
+    {"model_type", "llama"},  {"vocab_size", 2000},       {"hidden_size", 192},       {"intermediate_size", 512},
+    {"num_hidden_layers", 6}, {"num_attention_heads", 6}, {"num_key_value_heads", 2}, {"max_position_embeddings", 512},
+    {"hidden_act", "silu"},   {"rms_norm_eps", 1e-5},     {"rope_theta", 10000.0},    {"tie_word_embeddings", false}};
+
+TEST_F(PlannedMemory, RandomOpt) { expect_matrix(random_model(folder, kOpt)); }
+TEST_F(PlannedMemory, RandomLlama) { expect_matrix(random_model(folder, kLlama)); }
+
+// Half of what the kept form needs: the planner recomputes, the peak follows it down, and the bits stay.
+TEST_F(PlannedMemory, RecomputationFitsASmallerLimit) {
+  const fs::path model = random_model(folder, kLlama);
+  const Words run{"--b", "1", "--t", "16", "--pass", "two-pass", "--directions", "16", "--primal-precision", "fp32"};
+  const nlohmann::json kept = expect_planned(model, run);
+  const std::string limit = fmt::format("{:.0f}", kept["memory"].get<double>() * 0.75);
+  const nlohmann::json again = expect_planned(model, run + Words{"--memory-limit", limit});
+  EXPECT_EQ(kept["recompute"], false);
+  EXPECT_EQ(again["recompute"], true);
+  EXPECT_LT(again["memory"].get<double>(), 0.75 * kept["memory"].get<double>());
+}
+
+TEST_F(PlannedMemory, OptTiny) {
+  const std::string model = shared_file("models/opt-tiny");
+  if (!fs::exists(model)) GTEST_SKIP() << model << " is not there";
+  expect_planned(model, {"--b", "1", "--t", "64"});
+  expect_planned(model, {"--b", "1", "--t", "16", "--pass", "two-pass"});
+}
+
+}  // namespace
+}  // namespace hesper
