@@ -12,6 +12,7 @@ using Action = std::function<void(const std::vector<std::string>& command_line)>
 
 Action add_exact(CLI::App& app);
 Action add_diag(CLI::App& app);
+Action add_fisher(CLI::App& app);
 Action add_tokenize(CLI::App& app);
 Action add_perplexity(CLI::App& app);
 Action add_check(CLI::App& app);

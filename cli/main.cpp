@@ -29,6 +29,7 @@ struct Command {
 constexpr Command commands[] = {
     {"exact", "dense Hessian of the selected weights -> .pt .pdf .png .json", add_exact},
     {"diag", "Hessian diagonals of whole layers, with error bars -> .pt .pdf .png .csv .json", add_diag},
+    {"fisher", "squared-gradient (Fisher) diagonals, five kinds -> .pt .pdf .png .csv .json", add_fisher},
     {"quadratic", "what a change of the weights costs, to second order, along your own directions", add_quadratic},
     {"check", "hand-written derivatives against autograd and finite differences", add_check},
     {"perplexity", "loss and perplexity of the windows, with standard errors", add_perplexity},

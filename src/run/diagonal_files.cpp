@@ -36,16 +36,6 @@ std::string selection_suffix(const DiagonalJob& job) {
   return fmt::format("_sel{}", selection_sha256(job.selection).substr(0, 8));
 }
 
-/// Of one tensor of several.
-std::string tensor_name(const DiagonalJob& job, size_t i) {
-  const SelectedTensor& tensor = job.selection.tensors[i];
-  const std::string layer = file_safe(tensor.layer);
-  std::string name = tensor.block < 0 ? fmt::format("{}/{}_{}", kFolder, layer, run_name(job))
-                                      : fmt::format("{}/{}/{}_{}", kFolder, tensor.block, layer, run_name(job));
-  if (!is_whole(job, i)) name += selection_suffix(job);
-  return name;
-}
-
 json configuration_of(const DiagonalJob& job) {
   json out = job.configuration;
   out["model_sha256"] = job.model_sha256;
@@ -197,6 +187,16 @@ std::string diagonal_name(const DiagonalJob& job) {
                                 : fmt::format("{}_block{}", file_safe(tensors[0].layer), tensors[0].block);
   return fmt::format("{}/hessian_diag_{}_{}{}", kFolder, where, run_name(job),
                      is_whole(job, 0) ? "" : selection_suffix(job));
+}
+
+std::string tensor_name(const DiagonalJob& job, size_t i) {
+  if (job.selection.tensors.size() == 1) return diagonal_name(job);
+  const SelectedTensor& tensor = job.selection.tensors[i];
+  const std::string layer = file_safe(tensor.layer);
+  std::string name = tensor.block < 0 ? fmt::format("{}/{}_{}", kFolder, layer, run_name(job))
+                                      : fmt::format("{}/{}/{}_{}", kFolder, tensor.block, layer, run_name(job));
+  if (!is_whole(job, i)) name += selection_suffix(job);
+  return name;
 }
 
 bool diagonal_exists(const fs::path& folder, const DiagonalJob& job) {

@@ -57,6 +57,8 @@ struct DiagonalResult {
 
 /// Path of the result below `folder`, without extension: that of all tensors.
 std::string diagonal_name(const DiagonalJob& job);
+/// The same of tensor i: of the result itself where there is one tensor only.
+std::string tensor_name(const DiagonalJob& job, size_t i);
 
 /// True where a result of that name is in `folder` already.
 bool diagonal_exists(const std::filesystem::path& folder, const DiagonalJob& job);

@@ -10,7 +10,12 @@
 
 namespace hesper {
 
-enum class Pass { gram, two_pass };
+enum class Pass {
+  gram,
+  two_pass,
+  adjoint,  // adjoints of random starts alone: squared gradients
+  primal,   // the primal pass and nothing else
+};
 
 /// The shapes of a run.
 struct RunShapes {

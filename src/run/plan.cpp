@@ -35,7 +35,18 @@ Work work_of(const PlanRequest& r) {
 
 }  // namespace
 
-std::string to_string(Pass pass) { return pass == Pass::gram ? "gram" : "two-pass"; }
+std::string to_string(Pass pass) {
+  switch (pass) {
+    case Pass::gram:
+      return "gram";
+    case Pass::two_pass:
+      return "two-pass";
+    case Pass::adjoint:
+      return "adjoint";
+    default:
+      return "primal";
+  }
+}
 
 int64_t precision_columns(int64_t n) { return std::min(n, std::max<int64_t>(4, n / 16)); }
 

@@ -34,9 +34,11 @@ const Tape& PrimalBatches::tape(int64_t window) {
   return *tape_;
 }
 
-double PrimalBatches::loss() const {
-  const at::Tensor counts = windows_.labels.slice(1, 1).ge(0).sum(1).to(at::kDouble);
-  return ((losses_ * counts).sum() / counts.sum()).item<double>();
+double PrimalBatches::loss() const { return mean_loss(losses_, windows_); }
+
+double mean_loss(const at::Tensor& losses, const Windows& windows) {
+  const at::Tensor counts = windows.labels.slice(1, 1).ge(0).sum(1).to(at::kDouble);
+  return ((losses * counts).sum() / counts.sum()).item<double>();
 }
 
 void require_finite(const at::Tensor& t, int64_t window) {

@@ -37,6 +37,9 @@ class PrimalBatches {
   std::optional<Tape> tape_;
 };
 
+/// Sum of cross entropies / predicted tokens, of the means (b) over each window's counted tokens.
+double mean_loss(const at::Tensor& losses, const Windows& windows);
+
 /// Throws std::runtime_error naming the window (of all available) where `t` holds NaN or infinity.
 void require_finite(const at::Tensor& t, int64_t window);
 

@@ -13,6 +13,7 @@
 namespace hesper {
 
 int64_t default_cut_rows(at::Device device) { return device.is_cpu() ? 512 : 16384; }
+int64_t adjoint_cut_rows(int64_t directions) { return 256 * directions; }
 
 /// The state of one pass. Border values are those that cross from one segment to another, (K, T, width).
 struct TangentPass::Run {

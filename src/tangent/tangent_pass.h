@@ -16,6 +16,9 @@ namespace hesper {
 /// Rows (directions x tokens) of a cut of a token-local segment: enough for the matrix product, few enough for the
 /// cache.
 int64_t default_cut_rows(at::Device device);
+/// The same for adjoints of K starts at whole layers: enough tokens that their product with a layer's inputs is worth a
+/// pass over the layer's sums.
+int64_t adjoint_cut_rows(int64_t directions);
 
 class TangentPass {
  public:

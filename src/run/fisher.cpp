@@ -1,0 +1,166 @@
+#include "run/fisher.h"
+
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "model/build_program.h"
+#include "run/diag_plan.h"
+#include "run/memory.h"
+#include "run/primal_batches.h"
+
+namespace hesper {
+namespace {
+
+using at::Tensor;
+using Clock = std::chrono::steady_clock;
+double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
+
+/// Moments of the selected tensors and of their sums.
+struct Moments {
+  const Selection& selection;
+  const std::vector<UnitSums>& units;
+  std::vector<DiagonalMoments> entries{}, sums{};
+  int64_t visited = -1;
+
+  Moments(const Selection& selection, const std::vector<UnitSums>& units, int64_t windows, Samples samples)
+      : selection(selection), units(units) {
+    for (size_t i = 0; i < units.size(); ++i) {
+      entries.emplace_back(selection.parts()[i].size, windows, samples);
+      sums.emplace_back(units[i].size(), windows, samples);
+    }
+  }
+  /// z (K, n) of a window, or of a batch in its place.
+  void add(int64_t window, const Tensor& z) {
+    for (size_t i = 0; i < units.size(); ++i) {
+      if (window != visited) entries[i].begin_visit(window), sums[i].begin_visit(window);
+      const Tensor mine = z.narrow(1, selection.parts()[i].begin, selection.parts()[i].size);
+      entries[i].add(mine);
+      sums[i].add(units[i].of(mine));
+    }
+    visited = window;
+  }
+};
+
+Plan plan_of(const Program& program, const Model& model, const Selection& selection, const std::vector<UnitSums>& sums,
+             const Windows& windows, const FisherOptions& o) {
+  DiagOptions engine;
+  engine.device = o.device;
+  engine.precision = o.precision;
+  engine.primal = o.primal;
+  engine.directions = o.directions;
+  engine.batch = o.batch;
+  engine.memory_limit = o.memory_limit;
+  engine.measure_precision = o.measure_precision;
+  PlanRequest r = diag_request(program, model, selection, sums, windows, engine);
+  r.pass = is_sampled(o.kind) ? Pass::adjoint : Pass::primal;
+  r.columns = is_sampled(o.kind) ? o.probes : 1;
+  if (o.kind == FisherKind::input_gram)
+    for (const SelectedPart& part : selection.parts()) r.beside += part.columns * part.columns * 8;
+  Plan plan = make_plan(r);
+  if (!is_sampled(o.kind)) plan.directions = 1;
+  return plan;
+}
+
+const char* definition(FisherKind kind) {
+  switch (kind) {
+    case FisherKind::batch:
+      return "mean over batches of the squared gradient of the batch's loss; depends on model_input_bs";
+    case FisherKind::sequence:
+      return "mean over windows of the squared gradient of the window's loss";
+    case FisherKind::token:
+      return "mean over tokens of the squared gradient of the token's loss (empirical Fisher)";
+    case FisherKind::gauss_newton:
+      return "diagonal of the Gauss-Newton matrix, the Fisher matrix under the model's own distribution";
+    default:
+      return "diagonal of X^T X / T of the layer's input X (T, in), the same for every row; 1/(2T) of GPTQ's 2 X^T X";
+  }
+}
+
+/// The first windows of a run.
+Windows first_of(const Windows& w, int64_t count) {
+  return {
+      w.ids.narrow(0, 0, count), w.labels.narrow(0, 0, count), {w.index.begin(), w.index.begin() + count}, w.available};
+}
+
+}  // namespace
+
+Plan plan_fisher(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
+                 const Windows& windows, const FisherOptions& options) {
+  const Program program = build_program(model.config(), windows.ids.size(1));
+  if (options.kind == FisherKind::input_gram) linear_layers_of(program, selection.selection);
+  return plan_of(program, model, selection.selection, sums, windows, options);
+}
+
+FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen, const std::vector<UnitSums>& sums,
+                            const Windows& windows, const FisherOptions& options, const OnProgress& on_progress,
+                            const ShouldStop& stop) {
+  const at::NoGradGuard no_grad;
+  const PeakMemory memory;
+  const Clock::time_point begin = Clock::now();
+  const Selection& selection = chosen.selection;
+  const Program program = build_program(model.config(), windows.ids.size(1));
+  const Plan plan = plan_of(program, model, selection, sums, windows, options);
+  const bool sampled = is_sampled(options.kind);
+  const auto sampler = [&](const Parameters& parameters, const Windows& of, int64_t probes, at::ScalarType primal) {
+    return FisherSampler{program,      parameters,   selection,
+                         of,           options.kind, options.draw,
+                         options.seed, probes,       std::min(plan.directions, probes),
+                         plan.batch,   primal};
+  };
+  FisherResult result;
+  DiagonalResult& out = result.diagonal;
+  Tensor first;  // samples to repeat in fp64
+  {
+    const Parameters parameters(model.weights.values, options.precision, options.device);
+    const FisherSampler run = sampler(parameters, windows, options.probes, plan.primal);
+    Moments moments(selection, sums, run.units(), sampled ? Samples::random : Samples::exact);
+    if (options.kind == FisherKind::input_gram)
+      for (const SelectedPart& part : selection.parts())
+        result.grams.push_back(at::zeros({part.columns, part.columns}, at::kDouble));
+    Progress progress;
+    progress.units = run.units() * (sampled ? (options.probes + run.directions - 1) / run.directions : 1);
+    out.loss = run.run(
+        [&](int64_t unit, const Tensor& z) {
+          if (stop && stop()) throw Interrupted("interrupted");
+          const int64_t window = options.kind == FisherKind::batch ? unit * plan.batch : unit;
+          require_finite(z, windows.index[static_cast<size_t>(window)]);
+          if (!first.defined()) first = z.slice(0, 0, check_directions).clone();
+          moments.add(unit, z);
+          ++progress.done;
+          progress.products += static_cast<double>(z.size(0));
+          progress.seconds = since(begin);
+          if (on_progress) on_progress(progress);
+        },
+        result.grams.empty() ? nullptr : &result.grams);
+    out.products = static_cast<int64_t>(progress.products);
+    for (size_t i = 0; i < sums.size(); ++i)
+      out.tensors.push_back({moments.entries[i].bars(), moments.sums[i].bars(), nlohmann::json::object()});
+  }
+  out.seconds = since(begin);
+  if (plan.measure_precision) {
+    if (stop && stop()) throw Interrupted("interrupted");
+    const Parameters parameters(model.weights.values, at::kDouble, options.device);
+    const Windows some = first_of(windows, options.kind == FisherKind::batch ? plan.batch : 1);
+    Tensor exact;
+    sampler(parameters, some, first.size(0), at::kDouble).run([&](int64_t, const Tensor& z) { exact = z; });
+    out.precision_error = (first - exact).norm().item<double>() / exact.norm().item<double>();
+  }
+  out.peak_memory = memory.peak();
+  out.device = options.device.str();
+  const auto name = [](at::ScalarType p) { return p == at::kDouble ? "fp64" : "fp32"; };
+  out.precision = sampled ? fmt::format("{} adjoints, {} primal", name(plan.precision), name(plan.primal))
+                          : fmt::format("{} primal", name(plan.primal));
+  out.notes["definition"] = definition(options.kind);
+  if (options.kind == FisherKind::batch) {
+    const int64_t b = windows.ids.size(0), batches = (b + plan.batch - 1) / plan.batch;
+    out.notes["batches"] = batches;
+    out.notes["windows_of_last_batch"] = b - (batches - 1) * plan.batch;
+  }
+  out.notes["plan"] = plan_json(plan, memory.baseline());
+  return result;
+}
+
+}  // namespace hesper
