@@ -75,7 +75,8 @@ const char* definition(FisherKind kind) {
     case FisherKind::gauss_newton:
       return "diagonal of the Gauss-Newton matrix, the Fisher matrix under the model's own distribution";
     default:
-      return "diagonal of X^T X / T of the layer's input X (T, in), the same for every row; 1/(2T) of GPTQ's 2 X^T X";
+      return "diagonal of X^T X / T of the layer's input X (T, in), the same for every row; GPTQ's code keeps 2T times "
+             "it";
   }
 }
 
