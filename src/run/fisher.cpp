@@ -10,6 +10,7 @@
 #include "run/diag_plan.h"
 #include "run/memory.h"
 #include "run/primal_batches.h"
+#include "run/result_files.h"
 
 namespace hesper {
 namespace {
@@ -160,7 +161,7 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
     out.notes["batches"] = batches;
     out.notes["windows_of_last_batch"] = b - (batches - 1) * plan.batch;
   }
-  out.notes["plan"] = plan_json(plan, memory.baseline());
+  out.notes["plan"] = plan_json(plan);
   return result;
 }
 

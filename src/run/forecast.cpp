@@ -196,11 +196,26 @@ int64_t two_pass_tangents(const Walk& w, bool recompute) {
   return most;
 }
 
+/// The same of adjoints alone: the borders on the way back.
+int64_t adjoint_tangents(const Walk& w) {
+  const std::vector<Segment>& segments = w.run.program->segments();
+  Live bars(w.width);
+  int64_t most = 0;
+  for (size_t i = segments.size(); i-- > 0;) {
+    for (int x : segments[i].inputs) bars.add(x);
+    most = std::max(most, bars.width() + (w.last(segments[i]) ? w.head_width : 0));
+    for (int y : segments[i].outputs) bars.drop(y);
+  }
+  return most;
+}
+
 struct Cuts {
   int64_t rows, workers;  // directions x tokens of a cut; cuts at a time
 };
-Cuts cuts_of(const RunShapes& r, int64_t k) {
-  const int64_t tokens = std::clamp<int64_t>(default_cut_rows(at::kCPU) / k, 1, r.tokens);
+Cuts cuts_of(const RunShapes& r, const RunForm& form) {
+  const int64_t k = form.directions;
+  const int64_t cut = form.pass == Pass::adjoint ? adjoint_cut_rows(k) : default_cut_rows(at::kCPU);
+  const int64_t tokens = std::clamp<int64_t>(cut / k, 1, r.tokens);
   return {k * tokens, std::min<int64_t>(at::get_num_threads(), (r.tokens + tokens - 1) / tokens)};
 }
 
@@ -208,7 +223,7 @@ Cuts cuts_of(const RunShapes& r, int64_t k) {
 /// the last segment the head's logits too. Twice: their memory leaves holes between the tensors that stay (measured on
 /// opt-tiny, K = 16: 46 MiB beside 30 in fp32, 81 beside 61 in fp64).
 int64_t cut_bytes(const Walk& w, const RunForm& form) {
-  const auto [rows, workers] = cuts_of(w.run, form.directions);
+  const auto [rows, workers] = cuts_of(w.run, form);
   const bool whole = w.run.selection->has(w.run.program->cross_entropy().table);
   const int64_t tile = tangent_logits_tile(rows, w.words, whole), tokens = rows / form.directions;
   const int64_t logits = tile + 2 * tile / form.directions + (whole ? 2 * tokens * w.words : 0);
@@ -222,14 +237,15 @@ int64_t cut_bytes(const Walk& w, const RunForm& form) {
 int64_t result_bytes(const Walk& w, const RunForm& form) {
   const RunShapes& r = w.run;
   const int64_t n = r.carried > 0 ? r.carried : r.selection->size(), k = form.directions, e = bytes_of(form.precision);
-  const int64_t workers = cuts_of(r, k).workers;
+  const int64_t workers = cuts_of(r, form).workers;
+  if (form.pass == Pass::primal) return r.beside + n * n * 8 * r.matrices;
   int64_t reads = 0;
   for (const auto& op : r.program->ops())
     for (int p : op->parameters) {
       const SelectedPart* part = p < 0 ? nullptr : r.selection->find(p);
       // In a Gram pass only a layer that tangents reach from below is read.
       const bool moved = std::any_of(op->inputs.begin(), op->inputs.end(), [&](int x) { return w.active[x]; });
-      if (part && part->size > 0 && (form.pass == Pass::two_pass || moved))
+      if (part && part->size > 0 && (form.pass != Pass::gram || moved))
         reads = std::max(reads, part->rows.numel() * part->cols.numel() + 2 * part->size);
     }
   const int64_t chunk = form.pass == Pass::gram ? k * k * (2 * 8 + workers * 2 * (8 + e) + 5 * 8) + k * n * 8
@@ -249,7 +265,10 @@ Memory forecast_memory(const RunShapes& r, const RunForm& form) {
   m.result = result_bytes(w, form);
   m.primal = primal_peak(w, form);
   m.tape = tape_bytes(w, form);
-  const int64_t each = form.pass == Pass::gram ? gram_tangents(w) : two_pass_tangents(w, form.recompute);
+  if (form.pass == Pass::primal) return m;
+  const int64_t each = form.pass == Pass::gram       ? gram_tangents(w)
+                       : form.pass == Pass::two_pass ? two_pass_tangents(w, form.recompute)
+                                                     : adjoint_tangents(w);
   m.tangents = form.directions * r.tokens * each * bytes_of(form.precision);
   m.cuts = cut_bytes(w, form);
   for (const auto& op : r.program->ops())
@@ -269,6 +288,7 @@ RunFlops count_flops(const RunShapes& r) {
       f.primal += op.forward;
       if (!w.on(i)) continue;
       f.primal += op.adjoint;
+      f.adjoint += op.adjoint;
       f.tangent += op.tangent;
       f.adjoint_tangent += op.adjoint_tangent;
       f.form += op.form;

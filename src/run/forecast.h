@@ -57,6 +57,7 @@ struct Memory {
 struct RunFlops {
   double primal = 0, head = 0;                      // head: one product with the words
   double tangent = 0, adjoint_tangent = 0;          // a direction
+  double adjoint = 0;                               // a random start
   double again = 0;                                 // a direction: what recomputation runs twice
   double form = 0, form_pairs = 0, head_pairs = 0;  // Gram: a direction; a pair of directions
 };

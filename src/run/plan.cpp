@@ -16,7 +16,7 @@ constexpr double kDoubleCost = 2.2;
 constexpr int64_t kWriting = 24;
 
 struct Work {
-  double primal, gram, two_pass, again;
+  double primal, gram, two_pass, again, adjoint;
 };
 
 Work work_of(const PlanRequest& r) {
@@ -30,6 +30,7 @@ Work work_of(const PlanRequest& r) {
       n * (tokens * (f.tangent + f.form + n * f.form_pairs) + counted * (f.head + std::min(f.head, n * f.head_pairs)));
   work.two_pass = n * (tokens * (f.tangent + f.adjoint_tangent) + counted * 2 * f.head);
   work.again = n * tokens * f.again;
+  work.adjoint = n * (tokens * f.adjoint + counted * f.head);
   return work;
 }
 
@@ -65,17 +66,21 @@ Plan make_plan(const PlanRequest& r) {
     plan.pass = pass;
     plan.directions = k;
     plan.recompute = recompute;
-    plan.tangent_flops = pass == Pass::gram ? work.gram : work.two_pass + (recompute ? work.again : 0);
+    plan.tangent_flops = pass == Pass::gram       ? work.gram
+                         : pass == Pass::two_pass ? work.two_pass + (recompute ? work.again : 0)
+                         : pass == Pass::adjoint  ? work.adjoint
+                                                  : 0;
     plan.primal = r.primal.value_or(
         r.precision == at::kDouble || kDoubleCost * work.primal < plan.tangent_flops / 4 ? at::kDouble : at::kFloat);
     plan.memory = forecast_memory(r, plan);
     return plan.memory.total() <= plan.limit;
   };
-  const auto two_pass_fits = [&](bool recompute) {
+  const Pass chunked = r.pass.value_or(Pass::two_pass);
+  const auto chunks_fit = [&](bool recompute) {
     const int64_t most = std::min(n, r.directions > 0 ? r.directions : kMostDirections);
     const int64_t least = r.directions > 0 ? most : recompute ? 1 : std::min(most, kFewestKept);
     for (int64_t k = most;; k = std::max(least, (k + 1) / 2)) {
-      if (fits(Pass::two_pass, k, recompute)) return true;
+      if (fits(chunked, k, recompute)) return true;
       if (k == least) return false;
     }
   };
@@ -83,13 +88,13 @@ Plan make_plan(const PlanRequest& r) {
   const bool gram_wanted =
       r.pass ? *r.pass == Pass::gram : work.gram <= work.two_pass && (r.directions == 0 || r.directions >= n);
   bool ok = gram_wanted && fits(Pass::gram, n, false);
-  if (!ok && r.pass != Pass::gram) ok = two_pass_fits(false) || two_pass_fits(true);
+  if (!ok && r.pass != Pass::gram) ok = chunks_fit(false) || (chunked == Pass::two_pass && chunks_fit(true));
   if (r.matrices > 0) plan.writing = plan.memory.library + n * n * (8 * r.matrices + kWriting);
   if (!ok || plan.writing > plan.limit)
     throw std::runtime_error(fmt::format(
         "memory: the smallest plan ({}, {} direction{} at once) needs {:.0f} MiB, {:.0f} MiB are allowed",
-        plan.pass == Pass::gram ? "Gram pass" : "two-pass products", plan.directions, plan.directions == 1 ? "" : "s",
-        static_cast<double>(std::max(plan.memory.total(), plan.writing)) / (1 << 20),
+        plan.pass == Pass::gram ? "Gram pass" : to_string(plan.pass) + " products", plan.directions,
+        plan.directions == 1 ? "" : "s", static_cast<double>(std::max(plan.memory.total(), plan.writing)) / (1 << 20),
         static_cast<double>(plan.limit) / (1 << 20)));
   const int64_t batches = (r.windows + plan.batch - 1) / plan.batch;
   plan.units = batches * ((n + plan.directions - 1) / plan.directions);
@@ -97,8 +102,9 @@ Plan make_plan(const PlanRequest& r) {
   if (r.measure_precision && r.precision != at::kDouble) {
     for (const bool recompute : {false, true}) {
       if (plan.measure_precision) break;
-      plan.check = forecast_memory(r, {Pass::two_pass, std::min(check_directions, precision_columns(n)), recompute, 1,
-                                       at::kDouble, at::kDouble});
+      plan.check = forecast_memory(
+          r, {plan.pass == Pass::gram ? Pass::two_pass : plan.pass, std::min(check_directions, precision_columns(n)),
+              recompute, 1, at::kDouble, at::kDouble});
       plan.measure_precision = plan.check.total() <= plan.limit;
       plan.check_recomputes = recompute;
     }
