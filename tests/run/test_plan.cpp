@@ -72,7 +72,7 @@ fs::path random_model(const TemporaryFolder& folder, const nlohmann::json& confi
 
 class PlannedMemory : public testing::Test {
  protected:
-  void SetUp() override { write_npy(folder / "ids.npy", at::randint(4, 2000, {4, 512}, at::kInt)); }
+  void SetUp() override { write_npy(folder / "ids.npy", at::randint(4, 2000, {2048}, at::kInt)); }
   /// The peak is what was planned, up to 15% either way.
   nlohmann::json expect_planned(const fs::path& model, const Words& words) {
     const Measured m = run_exact(folder.path, Words{"--model", model.string(), "--token-ids", "ids.npy"} + words);
@@ -83,8 +83,8 @@ class PlannedMemory : public testing::Test {
     return m.plan;
   }
   void expect_matrix(const fs::path& model) {
-    const Words one{"--b", "1"}, long_windows{"--b", "1", "--seqlen", "512"};
-    expect_planned(model, long_windows + Words{"--t", "64"});
+    const Words one{"--b", "1"}, long_windows{"--b", "1", "--seqlen", "384"};
+    expect_planned(model, long_windows + Words{"--t", "48"});
     expect_planned(model, Words{"--b", "2", "--seqlen", "256", "--t", "96", "--model-input-bs", "2"});
     expect_planned(model, long_windows + Words{"--t", "16", "--pass", "two-pass"});
     expect_planned(model, long_windows + Words{"--t", "2", "--pass", "two-pass", "--primal-precision", "fp32"});
@@ -117,7 +117,8 @@ TEST_F(PlannedMemory, RandomLlama) { expect_matrix(random_model(folder, kLlama))
 // Half of what the kept form needs: the planner recomputes, the peak follows it down, and the bits stay.
 TEST_F(PlannedMemory, RecomputationFitsASmallerLimit) {
   const fs::path model = random_model(folder, kLlama);
-  const Words run{"--b", "1", "--t", "16", "--pass", "two-pass", "--directions", "16", "--primal-precision", "fp32"};
+  const Words run{"--b",    "1",        "--t",          "16", "--seqlen",           "384",
+                  "--pass", "two-pass", "--directions", "16", "--primal-precision", "fp32"};
   const nlohmann::json kept = expect_planned(model, run);
   const std::string limit = fmt::format("{:.0f}", kept["memory"].get<double>() * 0.75);
   const nlohmann::json again = expect_planned(model, run + Words{"--memory-limit", limit});
@@ -129,8 +130,8 @@ TEST_F(PlannedMemory, RecomputationFitsASmallerLimit) {
 TEST_F(PlannedMemory, OptTiny) {
   const std::string model = shared_file("models/opt-tiny");
   if (!fs::exists(model)) GTEST_SKIP() << model << " is not there";
-  expect_planned(model, {"--b", "1", "--t", "64"});
-  expect_planned(model, {"--b", "1", "--t", "16", "--pass", "two-pass"});
+  expect_planned(model, {"--b", "1", "--t", "64", "--seqlen", "512"});
+  expect_planned(model, {"--b", "1", "--t", "16", "--seqlen", "512", "--pass", "two-pass"});
 }
 
 }  // namespace
