@@ -2,6 +2,7 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 
@@ -53,6 +54,7 @@ void multiply(T alpha, const blas::Matrix<T>& a, const blas::Matrix<T>& b, T bet
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
   if (!ours(a, b)) return at::mm(a, b);
+  RECORD_FUNCTION("hesper::product", std::vector<c10::IValue>({a, b}));
   at::Tensor c = at::empty({a.size(0), b.size(1)}, a.options());
   AT_DISPATCH_FLOATING_TYPES(c.scalar_type(), "product", [&] {
     multiply<scalar_t>(1, matrix_of<scalar_t>(laid_out(a)), matrix_of<scalar_t>(laid_out(b)), 0,
@@ -66,6 +68,7 @@ void add_product(at::Tensor& c, const at::Tensor& a, const at::Tensor& b, double
     c.addmm_(a, b, 1, scale);
     return;
   }
+  RECORD_FUNCTION("hesper::add_product", std::vector<c10::IValue>({a, b}));
   AT_DISPATCH_FLOATING_TYPES(c.scalar_type(), "add_product", [&] {
     multiply<scalar_t>(static_cast<scalar_t>(scale), matrix_of<scalar_t>(laid_out(a)), matrix_of<scalar_t>(laid_out(b)),
                        1, c.data_ptr<scalar_t>());

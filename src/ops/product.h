@@ -1,6 +1,7 @@
 #pragma once
 // Matrix products of tensors: at::mm, but through blas::gemm over the threads where that has faster kernels. Not seen
-// by autograd. A product's bits do not depend on the number of threads there.
+// by autograd, but by Torch's profilers (as hesper::product). A product's bits do not depend on the number of threads
+// there.
 #include <ATen/ATen.h>
 
 namespace hesper {

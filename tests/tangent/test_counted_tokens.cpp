@@ -30,8 +30,9 @@ class HeadRows {
   static std::unique_ptr<at::ObserverContext> count(const at::RecordFunction& call) {
     const std::string name = call.name();
     const auto inputs = call.inputs();
-    const size_t first = name == "aten::mm" ? 0 : name == "aten::addmm_" ? 1 : 2;
-    if (first == 2) return nullptr;
+    const size_t first = name == "aten::addmm_" ? 1 : 0;
+    if (name != "aten::mm" && name != "aten::addmm_" && name != "hesper::product" && name != "hesper::add_product")
+      return nullptr;
     const at::IntArrayRef a = inputs[first].toTensor().sizes(), b = inputs[first + 1].toTensor().sizes();
     if (b[0] == kVocab || b[1] == kVocab) rows_ += a[0];
     return nullptr;
