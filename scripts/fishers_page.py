@@ -1,6 +1,6 @@
 """The table and the picture of docs/fishers.md: five Fishers beside the true Hessian diagonal of some rows of a layer.
 
-    python scripts/fishers_page.py HESPER MODEL wiki.test.raw OUT [--layer v_proj] [--rows 0:16] [--b 8] [--seqlen 64]
+    python scripts/fishers_page.py HESPER MODEL wiki.test.raw OUT [--layer v_proj] [--rows 0:8] [--b 8] [--seqlen 32]
 
 Runs HESPER (the binary) for each diagonal into OUT, compares each with the exact one, prints the table and plots all of
 them, each divided by its own mean, one above the other. Needs torch.
@@ -21,9 +21,9 @@ def main():
     parser.add_argument("text")
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--layer", default="v_proj")
-    parser.add_argument("--rows", default="0:16")
+    parser.add_argument("--rows", default="0:8")
     parser.add_argument("--b", default="8")
-    parser.add_argument("--seqlen", default="64")
+    parser.add_argument("--seqlen", default="32")
     parser.add_argument("--probes", default="64")
     args = parser.parse_args()
 
