@@ -59,6 +59,10 @@ DiagOptions diag_options(const DiagFlags& flags) {
                                               : StopOf::diagonal;
     options.rule = {*flags.rel_error, of, flags.target == "corpus" ? DiagTarget::corpus : DiagTarget::windows};
   }
+  options.method = flags.method == "split" ? DiagMethod::split : DiagMethod::hutchinson;
+  if (options.method == DiagMethod::split && (flags.exact || flags.curvature != "hessian"))
+    throw std::invalid_argument(
+        fmt::format("--method split: not with {}", flags.exact ? "--exact" : "--curvature " + flags.curvature));
   options.scope = flags.probe_scope == "joint"  ? ProbeScope::joint
                   : flags.probe_scope == "auto" ? ProbeScope::automatic
                                                 : ProbeScope::layer;
@@ -72,6 +76,7 @@ std::string method_name(const DiagFlags& flags, const DiagOptions& options) {
                          ? fmt::format("rel_error{:g}_{}", options.rule->rel_error, to_string(options.rule->of))
                          : fmt::format("vhp_samples{}", options.probes);
   if (options.rule && options.rule->target == DiagTarget::corpus) name += "_corpus";
+  if (options.method == DiagMethod::split) name += "_split";
   if (options.scope != ProbeScope::layer) name += "_" + to_string(options.scope);
   if (options.curvature != Curvature::hessian) name += "_" + to_string(options.curvature);
   return name;
@@ -243,7 +248,9 @@ Action add_diag(CLI::App& app) {
                  "windows: error against these windows; corpus: against the text, until more windows are needed")
       ->check(CLI::IsMember({"windows", "corpus"}))
       ->capture_default_str();
-  app.add_option("--method", flags->method, "hutchinson")->check(CLI::IsMember({"hutchinson"}))->capture_default_str();
+  app.add_option("--method", flags->method, "hutchinson, or split: Gauss-Newton part by squares, residual by probes")
+      ->check(CLI::IsMember({"hutchinson", "split"}))
+      ->capture_default_str();
   app.add_option("--probe-scope", flags->probe_scope, "layer: own probes a layer; joint: through all; auto: by a pilot")
       ->check(CLI::IsMember({"layer", "joint", "auto"}))
       ->capture_default_str();

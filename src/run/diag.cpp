@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <stdexcept>
 
-#include "hessian/hutchinson.h"
+#include "hessian/split_samples.h"
 #include "model/build_program.h"
 #include "run/diag_plan.h"
 #include "run/memory.h"
@@ -30,35 +31,55 @@ struct Job {
   Program program;
 
   int64_t b() const { return windows.ids.size(0); }
-  Tensor probes(const Selection& over, int64_t window, int64_t first, int64_t count, at::ScalarType dtype) const {
-    return rademacher(over, options.seed, windows.index[window], first, count, dtype).to(options.device);
-  }
 };
+
+/// z (K, n) fp64 of probes [first, first + count) of a window, and its parts where it is a sum of two.
+struct WindowSamples {
+  Tensor z, gauss_newton, residual;
+};
+WindowSamples draw(const Job& job, const TangentPass& pass, const Selection& selection, int64_t window, int64_t place,
+                   int64_t first, int64_t count, at::ScalarType precision) {
+  const int64_t number = job.windows.index[window];
+  if (job.options.method == DiagMethod::split) {
+    const AdjointStart start{AdjointStart::Kind::factor, job.options.seed, number, first, count};
+    const Tensor g = gauss_newton_samples(pass, start, place);
+    const Tensor r = residual_samples(pass, selection, start, place, precision);
+    return {g + r, g, r};
+  }
+  const Tensor v = rademacher(selection, job.options.seed, number, first, count, precision).to(job.options.device);
+  return {hutchinson_samples(pass, selection, v, place, job.options.curvature), {}, {}};
+}
 
 /// A group with the moments of its tensors.
 struct Estimate {
   const ProbeGroup& group;
-  std::vector<DiagonalMoments> entries, sums;  // per tensor of the group
-  int64_t probes = 0, next = 0;                // a window: done, of the next round
-  std::string outcome;                         // why it stopped; empty while it runs
+  std::vector<DiagonalMoments> entries, sums;           // per tensor of the group
+  std::vector<DiagonalMoments> gauss_newton, residual;  // entries of the parts; split only
+  int64_t probes = 0, next = 0;                         // a window: done, of the next round
+  std::string outcome;                                  // why it stopped; empty while it runs
 
   Estimate(const ProbeGroup& group, const Job& job) : group(group) {
     for (const size_t t : group.tensors) {
       entries.emplace_back(job.selection.selection.parts()[t].size, job.b());
       sums.emplace_back(job.sums[t].size(), job.b());
+      if (job.options.method != DiagMethod::split) continue;
+      gauss_newton.emplace_back(job.selection.selection.parts()[t].size, job.b());
+      residual.emplace_back(job.selection.selection.parts()[t].size, job.b());
     }
   }
   void begin_visit(int64_t window) {
-    for (DiagonalMoments& m : entries) m.begin_visit(window);
-    for (DiagonalMoments& m : sums) m.begin_visit(window);
+    for (auto* moments : {&entries, &sums, &gauss_newton, &residual})
+      for (DiagonalMoments& m : *moments) m.begin_visit(window);
   }
-  /// z (K, n of the group)
-  void add(const Tensor& z, const std::vector<UnitSums>& units) {
+  void add(const WindowSamples& samples, const std::vector<UnitSums>& units) {
     for (size_t i = 0; i < group.tensors.size(); ++i) {
       const SelectedPart& part = group.selection.parts()[i];
-      const Tensor mine = z.narrow(1, part.begin, part.size);
+      const Tensor mine = samples.z.narrow(1, part.begin, part.size);
       entries[i].add(mine);
       sums[i].add(units[group.tensors[i]].of(mine));
+      if (!samples.residual.defined()) continue;
+      gauss_newton[i].add(samples.gauss_newton.narrow(1, part.begin, part.size));
+      residual[i].add(samples.residual.narrow(1, part.begin, part.size));
     }
   }
 };
@@ -69,10 +90,9 @@ std::vector<double> pilot_variances(const Job& job, const ProbeGroup& group, con
   DiagonalMoments moments(group.selection.size(), 1);
   moments.begin_visit(0);
   for (int64_t k = 0; k < count; k += directions)
-    moments.add(hutchinson_samples(pass, group.selection,
-                                   job.probes(group.selection, 0, int64_t{pilot_probes} + k,
-                                              std::min(directions, count - k), job.options.precision),
-                                   0, job.options.curvature));
+    moments.add(draw(job, pass, group.selection, 0, 0, int64_t{pilot_probes} + k, std::min(directions, count - k),
+                     job.options.precision)
+                    .z);
   const DiagonalBars bars = moments.bars();
   std::vector<double> out;
   for (const SelectedPart& part : group.selection.parts())
@@ -118,8 +138,8 @@ Tensor repeat_in_double(const Job& job, const ProbeGroup& group, int64_t count) 
   const Parameters parameters(job.model.weights.values, at::kDouble, job.options.device);
   PrimalBatches primal(job.program, parameters, group.selection, job.windows, 1, at::kDouble);
   const Tape& tape = primal.tape(0);
-  return hutchinson_samples(TangentPass(job.program, parameters, group.selection, tape), group.selection,
-                            job.probes(group.selection, 0, 0, count, at::kDouble), 0, job.options.curvature);
+  const TangentPass pass(job.program, parameters, group.selection, tape);
+  return draw(job, pass, group.selection, 0, 0, 0, count, at::kDouble).z;
 }
 
 /// Sets what each group does next; false where all have stopped. Fills in the largest bar.
@@ -155,10 +175,15 @@ std::string to_string(ProbeScope scope) {
   return scope == ProbeScope::layer ? "layer" : scope == ProbeScope::joint ? "joint" : "auto";
 }
 
+std::string to_string(DiagMethod method) { return method == DiagMethod::split ? "split" : "hutchinson"; }
+
 DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                             const Windows& windows, const DiagOptions& options, const OnProgress& on_progress,
                             const ShouldStop& stop) {
   const at::NoGradGuard no_grad;
+  if (options.method == DiagMethod::split && options.curvature != Curvature::hessian)
+    throw std::invalid_argument(fmt::format("--method split is for --curvature hessian, not {}",
+                                            options.curvature == Curvature::residual ? "residual" : "gauss-newton"));
   const Job job{model, selection, sums, windows, options, build_program(model.config(), windows.ids.size(1))};
   if (options.rule)
     for (size_t i = 0; i < sums.size(); ++i)
@@ -202,12 +227,11 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
           for (int64_t k = 0; k < e.next; k += plan.directions) {
             if (stop && stop()) throw Interrupted("interrupted");
             const int64_t count = std::min(plan.directions, e.next - k);
-            const Tensor z = hutchinson_samples(
-                pass, e.group.selection, job.probes(e.group.selection, s, e.probes + k, count, options.precision),
-                primal.place(s), options.curvature);
-            require_finite(z, windows.index[s]);
-            if (!first.defined()) first = z.slice(0, 0, check_directions).clone();
-            e.add(z, sums);
+            const WindowSamples samples =
+                draw(job, pass, e.group.selection, s, primal.place(s), e.probes + k, count, options.precision);
+            require_finite(samples.z, windows.index[s]);
+            if (!first.defined()) first = samples.z.slice(0, 0, check_directions).clone();
+            e.add(samples, sums);
             ++progress.done;
             progress.products += static_cast<double>(count);
             progress.seconds = since(begin);
@@ -228,6 +252,9 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
         out.entries = e.entries[i].bars();
         out.sums = e.sums[i].bars();
         if (options.rule) out.notes["stop"] = e.outcome;
+        if (options.method == DiagMethod::split)
+          out.notes["parts"] = {{"gauss_newton", to_json(relative_bars(e.gauss_newton[i].bars()))},
+                                {"residual", to_json(relative_bars(e.residual[i].bars()))}};
       }
   }
   result.seconds = since(begin);

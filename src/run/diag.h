@@ -1,7 +1,9 @@
 #pragma once
-// Hessian diagonals of the selected tensors over b windows: d = mean of the windows' own diagonals, by Hutchinson's
-// estimator with error bars, or exactly. All tensors share the primal passes.
+// Hessian diagonals of the selected tensors over b windows: d = mean of the windows' own diagonals, by random
+// samples with error bars, or exactly. All tensors share the primal passes.
 //   z_sk = v_sk * (H_s v_sk)    E z_sk = diag H_s    Var (z_sk)_i = sum_{j != i} (H_s)_ij^2    v fresh for every (s, k)
+// or with the Gauss-Newton part from squared adjoints (split_samples.h), whose variance is at most 2 (g_i)^2 whatever
+// the couplings, and v * (R_s v) for the residual part alone.
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -21,7 +23,14 @@ enum class ProbeScope {
 };
 std::string to_string(ProbeScope scope);
 
+enum class DiagMethod {
+  hutchinson,  // z = v * (H v)
+  split,       // H = G + R: squares of random adjoints, whose mean is diag G, plus v * (R v)
+};
+std::string to_string(DiagMethod method);
+
 struct DiagOptions {
+  DiagMethod method = DiagMethod::hutchinson;
   Curvature curvature = Curvature::hessian;
   at::Device device = at::kCPU;
   at::ScalarType precision = at::kFloat;  // tangents

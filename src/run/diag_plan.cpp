@@ -54,6 +54,7 @@ PlanRequest diag_request(const Program& program, const Model& model, const Selec
   // w^2 / 2 of the selection.
   r.beside = DiagonalMoments::bytes(n, b) + DiagonalMoments::bytes(of_sums, b) + 8 * (3 * (n + of_sums) + 2 * n) +
              8 * n * std::min(options.batch, b);
+  if (options.method == DiagMethod::split) r.beside += 2 * DiagonalMoments::bytes(n, b) + 8 * 3 * n;
   return r;
 }
 

@@ -80,14 +80,6 @@ void write_tensors(const fs::path& base, const DiagonalJob& job, const DiagonalR
 
 json bar_json(const Bar& bar) { return bar.known() ? json_number(bar.value) : json(to_string(bar.state)); }
 
-json bars_json(const RelativeBars& bars) {
-  return {{"norm", json_number(bars.norm)},
-          {"debiased_norm", bar_json(bars.debiased_norm)},
-          {"probe", bar_json(bars.probe)},
-          {"data", bar_json(bars.data)},
-          {"total", bar_json(bars.total)}};
-}
-
 json selected_json(const DiagonalJob& job, size_t i) {
   const SelectedTensor& tensor = job.selection.tensors[i];
   const SelectedPart& part = job.selection.selection.parts()[i];
@@ -108,10 +100,10 @@ json selected_json(const DiagonalJob& job, size_t i) {
 
 json tensor_json(const DiagonalJob& job, const DiagonalResult& result, size_t i) {
   const TensorDiagonal& d = result.tensors[i];
-  json errors = {{"diagonal", bars_json(relative_bars(d.entries))}};
+  json errors = {{"diagonal", to_json(relative_bars(d.entries))}};
   for (const auto& [unit, key] : {std::pair{"row", "rows"}, {"column", "columns"}, {"layer", "trace"}})
     if (const SumRun* run = job.sums[i].find(unit))
-      errors[key] = bars_json(relative_bars(d.sums, run->begin, run->begin + run->count));
+      errors[key] = to_json(relative_bars(d.sums, run->begin, run->begin + run->count));
   json out = {{"tensor", job.selection.tensors[i].name},
               {"block", job.selection.tensors[i].block},
               {"layer", job.selection.tensors[i].layer},
@@ -176,6 +168,14 @@ std::vector<fs::path> records(const fs::path& folder, const DiagonalJob& job) {
 }
 
 }  // namespace
+
+json to_json(const RelativeBars& bars) {
+  return {{"norm", json_number(bars.norm)},
+          {"debiased_norm", bar_json(bars.debiased_norm)},
+          {"probe", bar_json(bars.probe)},
+          {"data", bar_json(bars.data)},
+          {"total", bar_json(bars.total)}};
+}
 
 std::string diagonal_name(const DiagonalJob& job) {
   const auto& tensors = job.selection.tensors;

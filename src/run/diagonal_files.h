@@ -55,6 +55,9 @@ struct DiagonalResult {
   nlohmann::json notes = nlohmann::json::object();  // plan, scope, stop, ... for the record
 };
 
+/// A bar's value, or why there is none.
+nlohmann::json to_json(const RelativeBars& bars);
+
 /// Path of the result below `folder`, without extension: that of all tensors.
 std::string diagonal_name(const DiagonalJob& job);
 /// The same of tensor i: of the result itself where there is one tensor only.

@@ -138,6 +138,9 @@ TEST_F(Diag, BadInput) {
   expect_refusal(diag({"--rel-error", "0.1", "--of", "rows", "--layer", "self_attn.q_proj.bias"}), 2, "is no matrix");
   expect_refusal(diag({"--exact", "--probes", "3"}), 2, "--probes: --exact takes no probes");
   expect_refusal(diag({"--method", "krylov"}), 2, "--method");
+  expect_refusal(diag({"--method", "split", "--exact"}), 2, "--method split: not with --exact");
+  expect_refusal(diag({"--method", "split", "--curvature", "residual"}), 2,
+                 "--method split: not with --curvature residual");
   expect_refusal(diag({"--group-size", "0"}), 2, "--group-size");
   expect_refusal(diag({"--memory-limit", "1KiB"}), 1, "memory");
   expect_refusal(diag({"--exact", "--memory-limit", "1KiB"}), 1, "memory");

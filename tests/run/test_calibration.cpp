@@ -119,7 +119,9 @@ TEST(Calibration, ProbeDataAndTotal) {
 }
 
 // The whole path, 120 runs of a layer: entries and the trace against their probe bars.
-TEST(Calibration, RunsOfALayer) {
+class Runs : public testing::TestWithParam<DiagMethod> {};
+
+TEST_P(Runs, OfALayer) {
   const Model model = load_model(test::golden_folder("opt-pre"));
   const Windows windows = test::golden_windows("opt-pre");
   const ResolvedSelection selection = test::select(model, SelectionRequest{});
@@ -127,6 +129,7 @@ TEST(Calibration, RunsOfALayer) {
   DiagOptions options;
   options.precision = at::kDouble;
   const DiagonalResult exact = compute_exact_diag(model, selection, sums, windows, options);
+  options.method = GetParam();
   options.probes = 16;
   Coverage entries("entry", kNormal, 4), trace("trace", kNormal, 1);
   at::Tensor mean = at::zeros_like(exact.tensors[0].entries.mean), variance = at::zeros_like(mean);
@@ -145,6 +148,9 @@ TEST(Calibration, RunsOfALayer) {
   // Unbiased: 256 entries, the largest deviation of so many normals stays below 4.5 standard errors.
   EXPECT_LE(((mean - exact.tensors[0].entries.mean) / variance.sqrt()).abs().max().item<double>(), 4.5);
 }
+
+INSTANTIATE_TEST_SUITE_P(Calibration, Runs, testing::Values(DiagMethod::hutchinson, DiagMethod::split),
+                         [](const auto& method) { return to_string(method.param); });
 
 }  // namespace
 }  // namespace hesper

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "run/golden_run.h"
 
 namespace hesper {
@@ -122,6 +124,32 @@ TEST_F(Estimates, LieWithinTheirProbeBars) {
       EXPECT_NEAR(mean_square(result.tensors[i].sums, exact.tensors[i].sums.mean), 1, 0.6);
     }
   }
+}
+
+// Two parts, each with its bars, and their sum with its own.
+TEST_F(Estimates, SplitPartsLieWithinTheirBars) {
+  const ResolvedSelection selection = select(model, layers({"q_proj", "v_proj"}));
+  const std::vector<UnitSums> sums = unit_sums(model, selection, 128);
+  DiagOptions options = in_double();
+  const DiagonalResult exact = compute_exact_diag(model, selection, sums, windows, options);
+  options.method = DiagMethod::split;
+  options.probes = 200;
+  const DiagonalResult result = estimate(selection, options);
+  for (size_t i = 0; i < 2; ++i) {
+    const DiagonalBars& d = result.tensors[i].entries;
+    const at::Tensor error = d.mean - exact.tensors[i].entries.mean;
+    EXPECT_NEAR((error.square() / d.probe).mean().item<double>(), 1, 0.35);
+    // The squares of random adjoints: relative error at most sqrt(2 / (m b)) of the largest window, here of all.
+    const auto& parts = result.tensors[i].notes.at("parts");
+    EXPECT_GT(parts["gauss_newton"]["probe"].get<double>(), 0);
+    EXPECT_LT(parts["gauss_newton"]["probe"].get<double>(), std::sqrt(2.0 / 200));
+    EXPECT_GT(parts["residual"]["probe"].get<double>(), 0);
+  }
+  options.directions = 3;
+  options.batch = 2;
+  EXPECT_LE(gap(estimate(selection, options).tensors[1].entries.mean, result.tensors[1].entries.mean), kTolerance);
+  options.curvature = Curvature::residual;
+  EXPECT_THROW(estimate(selection, options), std::invalid_argument);
 }
 
 TEST_F(Estimates, SumsAreSumsOfEntries) {
