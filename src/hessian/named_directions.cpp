@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 #include <stdexcept>
@@ -55,6 +56,27 @@ void require_same_model(const Weights& a, const Weights& b) {
       refuse("{}: in the second checkpoint ({}), not in the first", spec.name, shape_of(spec.shape));
 }
 
+/// The weights of `b` put into a's place must mean the same function of them.
+void require_same_config(const ModelConfig& a, const ModelConfig& b) {
+  const auto same = [](const char* what, auto x, auto y) {
+    if (x != y)
+      refuse("the two checkpoints are different models: {} {} in the first, {} in the second", what,
+             static_cast<double>(x), static_cast<double>(y));
+  };
+  same("heads", a.heads, b.heads);
+  same("key/value heads", a.kv_heads, b.kv_heads);
+  same("head width", a.head_dim, b.head_dim);
+  same("norm epsilon", a.norm_eps, b.norm_eps);
+  same("activation", static_cast<int>(a.activation), static_cast<int>(b.activation));
+  same("norm before each half", a.norm_before, b.norm_before);
+  same("rotary theta", a.rope_theta, b.rope_theta);
+  same("rotary type", static_cast<int>(a.rope.type), static_cast<int>(b.rope.type));
+  same("rotary factor", a.rope.factor, b.rope.factor);
+  same("rotary low frequency factor", a.rope.low_freq_factor, b.rope.low_freq_factor);
+  same("rotary high frequency factor", a.rope.high_freq_factor, b.rope.high_freq_factor);
+  same("rotary original positions", a.rope.original_max_positions, b.rope.original_max_positions);
+}
+
 }  // namespace
 
 Selection NamedDirections::selection() const {
@@ -77,6 +99,7 @@ int64_t NamedDirections::bytes(at::ScalarType dtype) const {
 
 NamedDirections directions_between(const Weights& a, const Weights& b, Grouping grouping) {
   require_same_model(a, b);
+  require_same_config(a.config, b.config);
   NamedDirections out;
   for (size_t p = 0; p < a.specs.size(); ++p) {
     const ParameterSpec& spec = a.specs[p];

@@ -86,9 +86,11 @@ TEST_F(Quadratic, RefusesWhatIsNoStep) {
   expect_refusal(quadratic({"--against", golden_folder("llama-gqa")}), 2, "in the first checkpoint");
   expect_refusal(quadratic({"--against", "nowhere"}), 2, "nowhere: no such folder");
   expect_refusal(quadratic({}), 2, "one of --against FOLDER and --basis FILE.safetensors is needed");
+  expect_refusal(quadratic({"--against", golden_folder("opt-gelu")}), 2, "heads 4 in the first, 2 in the second");
+  change("fc1.weight", [](const at::Tensor& w) { return w + 0.01; });
+  expect_refusal(quadratic({"--against", "model", "--memory-limit", "1MiB"}), 1, "1 MiB are allowed");
   change("fc1.weight", [](const at::Tensor& w) { return at::full_like(w, NAN); });
   expect_refusal(quadratic({"--against", "model"}), 1, "not finite");
-  expect_refusal(quadratic({"--against", golden_folder("opt-gelu"), "--memory-limit", "1MiB"}), 2, "checkpoint");
 }
 
 }  // namespace
