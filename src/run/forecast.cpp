@@ -10,8 +10,8 @@
 namespace hesper {
 namespace {
 
-// The process with LibTorch loaded, MKL's packing buffers, OpenMP's stacks: what tiny models peak at (58 to 68 MiB).
-constexpr int64_t kLibrary = int64_t{64} << 20;
+// The process with LibTorch loaded and a few small products made: what tiny models peak at (59 MiB).
+constexpr int64_t kLibrary = int64_t{60} << 20;
 
 int64_t bytes_of(at::ScalarType dtype) { return static_cast<int64_t>(c10::elementSize(dtype)); }
 
@@ -220,8 +220,9 @@ Cuts cuts_of(const RunShapes& r, const RunForm& form) {
 }
 
 /// Bytes that the cuts of token-local segments hold: every value of a segment and three temporaries of the widest; in
-/// the last segment the head's logits too. Twice: their memory leaves holes between the tensors that stay (measured on
-/// opt-tiny, K = 16: 46 MiB beside 30 in fp32, 81 beside 61 in fp64).
+/// the last segment the head's logits too. And half of that again: their memory leaves holes between the tensors that
+/// stay (measured over the parts: opt-tiny two-pass, K = 16, 1.5 times in fp32, 1.3 in fp64; a random OPT of width 192
+/// once).
 int64_t cut_bytes(const Walk& w, const RunForm& form) {
   const auto [rows, workers] = cuts_of(w.run, form);
   const bool whole = w.run.selection->has(w.run.program->cross_entropy().table);
@@ -230,7 +231,7 @@ int64_t cut_bytes(const Walk& w, const RunForm& form) {
   int64_t most = 0;
   for (const Segment& s : w.run.program->segments())
     if (s.token_local) most = std::max(most, rows * (w.inside[w.number(s)] + 3 * w.widest) + (w.last(s) ? logits : 0));
-  return 2 * workers * most * bytes_of(form.precision);
+  return 3 * workers * most * bytes_of(form.precision) / 2;
 }
 
 /// n x n sums; of a chunk its rows, forms and the products at distinct rows x columns of a selected parameter.
@@ -253,6 +254,14 @@ int64_t result_bytes(const Walk& w, const RunForm& form) {
   return r.beside + n * n * 8 * r.matrices + chunk + workers * k * reads * e;
 }
 
+/// Values of `bytes` each come from the heap while they are smaller than the threshold above which malloc maps them
+/// (cli/main.cpp). What one window leaves of them the next one's do not fill exactly: three values more (measured on a
+/// random OPT of width 192, t = 96, T = 256: 34 to 55 MiB at b = 2 to 4, values of 19 MiB).
+int64_t heap_holes(int64_t bytes) {
+  constexpr int64_t mapped_from = int64_t{32} << 20;
+  return bytes < mapped_from ? 3 * bytes : 0;
+}
+
 }  // namespace
 
 Memory forecast_memory(const RunShapes& r, const RunForm& form) {
@@ -269,7 +278,8 @@ Memory forecast_memory(const RunShapes& r, const RunForm& form) {
   const int64_t each = form.pass == Pass::gram       ? gram_tangents(w)
                        : form.pass == Pass::two_pass ? two_pass_tangents(w, form.recompute)
                                                      : adjoint_tangents(w);
-  m.tangents = form.directions * r.tokens * each * bytes_of(form.precision);
+  const int64_t value = form.directions * r.tokens * bytes_of(form.precision);  // of width 1
+  m.tangents = value * each + (r.windows > 1 ? heap_holes(value * w.head_width) : 0);
   m.cuts = cut_bytes(w, form);
   for (const auto& op : r.program->ops())
     m.attention = std::max(

@@ -24,6 +24,7 @@ struct RunShapes {
   std::vector<std::vector<int64_t>> parameter_shapes;  // in parameter order
   std::vector<at::ScalarType> stored;                  // dtypes of the checkpoint
   int64_t tokens = 2048;                               // T
+  int64_t windows = 1;                                 // b
   int matrices = 1;                                    // n x n sums kept: one a curvature, twice that with full errors
   int64_t carried = 0;                                 // n where it is not that of the selection (probes of one layer)
   int64_t beside = 0;                                  // bytes of sums that the caller keeps

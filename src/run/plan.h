@@ -12,7 +12,6 @@ namespace hesper {
 std::string to_string(Pass pass);
 
 struct PlanRequest : RunShapes {
-  int64_t windows = 1;                    // b
   int64_t counted = 0;                    // tokens of all windows that carry loss; 0: all that have a next one
   int64_t batch = 1;                      // B: windows of one primal pass
   at::ScalarType precision = at::kFloat;  // tangents

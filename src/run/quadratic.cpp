@@ -64,7 +64,8 @@ class Run {
     const PeakMemory memory;
     forms();
     const Clock::time_point actual = Clock::now();
-    const Parameters base(model_.weights.values, options_.primal, options_.device);
+    // As stored, each raised to the precision of the pass while it is used.
+    const Parameters base(model_.weights.values, model_.weights.values[0].scalar_type(), options_.device);
     line(base);
     if (options_.actual_each) each(base);
     out_.actual_seconds = since(actual);
@@ -116,15 +117,15 @@ class Run {
     out_.hessian = hessian.finish(), out_.predicted_each = each.finish();
   }
 
-  /// (b) losses at w + e times the moves that `wanted` picks.
+  /// (b) losses at w + e times the moves that `wanted` picks, w + e d in the wider type of the two.
   template <class Wanted>
   Tensor losses_at(const Parameters& base, double e, Wanted wanted) {
     std::map<int, Tensor> values;
     for (const Move& move : named_.moves) {
       if (!wanted(move)) continue;
       Tensor& value = values[move.parameter];
-      if (!value.defined()) value = base.get(move.parameter, options_.primal);
-      value = value.add(move.values.to(options_.device, options_.primal), e);
+      if (!value.defined()) value = base.stored(move.parameter);
+      value = value.to(c10::promoteTypes(value.scalar_type(), move.values.scalar_type())).add(move.values, e);
     }
     const Parameters parameters = base.with({values.begin(), values.end()});
     Tensor losses = at::zeros({b()}, at::kDouble);
