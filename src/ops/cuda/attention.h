@@ -38,8 +38,8 @@ struct Adjoints {
   float *q = nullptr, *k = nullptr, *v = nullptr;  // (K, T, H*D), (K, T, G*D), (K, T, G*D)
 };
 
-/// Width at most 128, kv_heads divides heads, tokens >= 1. Any width is served: it is padded on the chip to the next of
-/// 64, 80, 96, 128.
+/// Width even and at most 128, kv_heads divides heads, tokens >= 1. Widths between are padded on the chip to the next
+/// of 64, 80, 96, 128.
 bool serves(const Shape& shape);
 
 /// Bytes of device memory behind `workspace` (256-byte aligned) that any of the maps below needs.
