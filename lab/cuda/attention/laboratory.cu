@@ -1,7 +1,8 @@
 // Checks each version of the fused attention against fp64 on fresh random data, then times it.
-//   laboratory [check] [time] [sanitize]
+//   laboratory [check] [time] [sanitize] [profile]: the last two run little, for compute-sanitizer and ncu
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <string>
 
 #include "reference.cuh"
@@ -170,11 +171,11 @@ void time_version(const char* name, const Problem& p, int layers) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   const auto asked = [&](const char* what) {
     for (int i = 1; i < argc; ++i)
       if (std::strcmp(argv[i], what) == 0) return true;
-    return argc == 1 && std::strcmp(what, "sanitize") != 0;
+    return argc == 1 && (std::strcmp(what, "check") == 0 || std::strcmp(what, "time") == 0);
   };
   cudaDeviceProp device;
   lab::check(cudaGetDeviceProperties(&device, 0));
@@ -183,6 +184,15 @@ int main(int argc, char** argv) {
     check_version<Current>({130, 4, 2, 64, 3}, 7, true);
     check_version<Current>({70, 2, 1, 128, 2}, 8, true);
     check_version<Current>({70, 2, 1, 80, 1, false, false, false, true}, 9, false);
+  }
+  if (asked("profile")) {
+    Bench b({2048, 12, 12, 64, 8}, 99);
+    lab::Reference ref(b.p, b.q.data, b.k.data, b.v.data, b.o_bar.data);
+    b.tape_from(ref);
+    run_forward<Current>(b, Current::Products::bf16x3);
+    run_adjoint<Current>(b, Current::Products::bf16x3);
+    run_form<Current>(b, Current::Products::bf16x3);
+    lab::check(cudaDeviceSynchronize());
   }
   if (asked("check")) each_version([](auto v) { check_all<decltype(v)>(1000); });
   if (asked("time"))
@@ -194,4 +204,7 @@ int main(int argc, char** argv) {
     });
   std::printf("%d failures\n", failures);
   return failures != 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  std::_Exit(1);
 }

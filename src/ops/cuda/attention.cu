@@ -1,5 +1,7 @@
 #include "ops/cuda/attention.h"
 
+#include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -72,11 +74,14 @@ void launch_forward(const ForwardArguments& a, cudaStream_t stream) {
   launch(forward_kernel<D, Full, Form>, grid, Cut::threads, Cut::shared_bytes, a, stream);
 }
 template <int D, bool Full, Sweep sweep>
-void launch_adjoint(const AdjointArguments& a, cudaStream_t stream) {
+void launch_adjoint(const AdjointArguments& a, float* q_out, float scale, cudaStream_t stream) {
   using Cut = AdjointShape<D>;
-  const int columns = (a.blocks + Cut::warpgroups - 1) / Cut::warpgroups;
-  launch(adjoint_kernel<D, Full, sweep>, dim3(columns * a.heads / a.group * a.directions), Cut::threads,
+  launch(adjoint_kernel<D, Full, sweep>, dim3(a.heads / a.group * a.directions * a.runs), Cut::threads,
          Cut::shared_bytes, a, stream);
+  if (q_out == nullptr) return;
+  GatherArguments g{a.q_sums, q_out, a.runs, {}, scale, a.tokens, a.blocks, a.heads, a.width, a.directions};
+  std::copy_n(a.run_begin, kMostRuns + 1, g.run_begin);
+  launch(gather_kernel<D>, dim3(a.directions * a.heads * a.blocks), 128, 0, g, stream);
 }
 
 /// call.template operator()<D, Full>() at the padded width.
@@ -124,11 +129,56 @@ ForwardArguments forward_arguments(const Shape& shape, const Tape& tape, const T
   return a;
 }
 
-void start_turns(AdjointArguments& a, Carver& carver, cudaStream_t stream) {
-  const int64_t bytes = (int64_t{1} + a.directions * a.heads * a.blocks) * 4;
-  a.ticket = reinterpret_cast<int*>(carver.take(bytes));
-  a.turn = a.ticket + 1;
-  check(cudaMemsetAsync(a.ticket, 0, bytes, stream), "counters");
+/// Cuts the key tiles into runs of about equal work (tile i is seen by blocks - i tiles of queries).
+void cut_runs(AdjointArguments& a, int runs) {
+  const int total = a.blocks * (a.blocks + 1) / 2;
+  a.runs = runs;
+  int tile = 0, done = 0;
+  for (int run = 1; run < runs; ++run) {
+    // At least one tile a run, and one left for each run after it.
+    do done += a.blocks - tile++;
+    while (tile < a.blocks - (runs - run) && done + (a.blocks - tile) / 2 < int64_t{total} * run / runs);
+    a.run_begin[run] = tile;
+  }
+  a.run_begin[runs] = a.blocks;
+}
+
+/// The fewest runs within 3% of the least time on the processors of a Hopper GPU, each run a thread block.
+int count_runs(const Shape& shape, int64_t directions) {
+  constexpr int64_t kProcessors = 132;
+  AdjointArguments a;
+  a.blocks = blocks_of(shape);
+  const int64_t pairs = shape.kv_heads * directions;
+  const auto steps = [&](int runs) {
+    cut_runs(a, runs);
+    int most = 0;
+    for (int run = 0; run < runs; ++run) {
+      int work = 0;
+      for (int tile = a.run_begin[run]; tile < a.run_begin[run + 1]; ++tile) work += a.blocks - tile;
+      most = std::max(most, work);
+    }
+    return (pairs * runs + kProcessors - 1) / kProcessors * most;
+  };
+  const int limit = std::min(kMostRuns, a.blocks);
+  int64_t least = steps(1);
+  for (int runs = 2; runs <= limit; ++runs) least = std::min(least, steps(runs));
+  int runs = 1;
+  while (steps(runs) > least * 103 / 100) ++runs;
+  return runs;
+}
+
+int64_t padded_width(const Shape& shape) {
+  return shape.width <= 64 ? 64 : shape.width <= 80 ? 80 : shape.width <= 96 ? 96 : 128;
+}
+int64_t sums_bytes(const Shape& shape, int64_t directions) {
+  return count_runs(shape, directions) * directions * shape.heads * blocks_of(shape) * kBlock * padded_width(shape) * 4;
+}
+
+/// What the sweep of the adjoints writes.
+void set_outputs(AdjointArguments& a, const Shape& shape, const Adjoints& out, Carver& carver) {
+  a.k_out = out.k, a.v_out = out.v;
+  cut_runs(a, count_runs(shape, a.directions));
+  a.q_sums = reinterpret_cast<float*>(carver.take(sums_bytes(shape, a.directions)));
 }
 
 }  // namespace
@@ -141,8 +191,7 @@ bool serves(const Shape& s) {
 size_t workspace_bytes(const Shape& shape, int64_t directions) {
   const int64_t head = blocks_of(shape) * tile_bytes(shape), rows = shape.heads * blocks_of(shape) * kBlock * 4;
   const int64_t of_tape = (2 * shape.heads + 2 * shape.kv_heads) * head + 2 * rows;
-  const int64_t a_direction = of_tape + shape.heads * blocks_of(shape) * 4;
-  return of_tape + directions * a_direction + 16 * 256;
+  return of_tape * (1 + directions) + sums_bytes(shape, directions) + 16 * 256;
 }
 
 void forward_tangent(const Shape& shape, const Tape& tape, const Tangents& dot, int64_t directions, Products products,
@@ -164,8 +213,6 @@ void adjoint_tangent(const Shape& shape, const Tape& tape, const Tangents& dot, 
   const bool tangents = dot.q != nullptr || dot.k != nullptr || dot.v != nullptr;
   Carver carver(workspace, shape);
   auto a = sized<AdjointArguments>(shape, directions);
-  a.scale = shape.scale;
-  a.q_out = bar_dot.q, a.k_out = bar_dot.k, a.v_out = bar_dot.v;
   a.q = carver.plane(tape.q, shape.heads, 1, false, shape.scale);
   a.k = carver.plane(tape.k, shape.kv_heads, 1, false);
   a.v = carver.plane(tape.v, shape.kv_heads, 1, false);
@@ -183,15 +230,15 @@ void adjoint_tangent(const Shape& shape, const Tape& tape, const Tangents& dot, 
     rows.job[rows.count++] = {r, r_row, static_cast<int>(directions), 1, 0};
     a.Dl = Dl, a.r = r_row;
   }
-  start_turns(a, carver, stream);
+  set_outputs(a, shape, bar_dot, carver);
   carver.split(stream);
   transpose_rows(rows, stream);
   sum_rows({o_bar_dot, tape.o, tape.o_bar, tangents ? o_dot : nullptr, Dl_dot, a.tokens, a.heads, a.width, a.blocks,
             a.directions},
            stream);
   at_width(shape, products, [&]<int D, bool Full>() {
-    tangents ? launch_adjoint<D, Full, Sweep::adjoint_tangent>(a, stream)
-             : launch_adjoint<D, Full, Sweep::plain>(a, stream);
+    tangents ? launch_adjoint<D, Full, Sweep::adjoint_tangent>(a, bar_dot.q, shape.scale, stream)
+             : launch_adjoint<D, Full, Sweep::plain>(a, bar_dot.q, shape.scale, stream);
   });
 }
 
@@ -203,19 +250,17 @@ void tangent_and_form(const Shape& shape, const Tape& tape, const Tangents& dot,
   auto a = sized<AdjointArguments>(shape, directions);
   a.q = f.q, a.k = f.k, a.v = f.v, a.q_dot = f.q_dot, a.k_dot = f.k_dot;
   a.o_bar = carver.plane(tape.o_bar, shape.heads, 1, false);
-  a.scale = shape.scale;
-  a.q_out = prime.q, a.k_out = prime.k, a.v_out = prime.v;
   float *const L = carver.rows(1), *const Dl = carver.rows(1);
   f.L = a.L = L, a.Dl = Dl;
   a.r = f.r_row = carver.rows(directions), a.Dl_dot = f.e_row = carver.rows(directions);
   RowJobs rows = row_jobs(shape, tape, L);
   rows.job[rows.count++] = {tape.Dl, Dl, 1, 1, 0};
-  start_turns(a, carver, stream);
+  set_outputs(a, shape, prime, carver);
   carver.split(stream);
   transpose_rows(rows, stream);
   at_width(shape, products, [&]<int D, bool Full>() {
     launch_forward<D, Full, true>(f, stream);
-    launch_adjoint<D, Full, Sweep::form>(a, stream);
+    launch_adjoint<D, Full, Sweep::form>(a, prime.q, shape.scale, stream);
   });
 }
 

@@ -23,7 +23,7 @@ struct ForwardShape {
   static constexpr int slots = D == 64 ? 8 : 3;
   static constexpr int threads = 384;
   static constexpr int resident_bytes = 2 * (1 + directions) * Tile<D>::bytes;
-  static constexpr int shared_bytes = 1024 + resident_bytes + slots * Tile<D>::bytes + 256;
+  static constexpr int shared_bytes = resident_bytes + slots * Tile<D>::bytes + 256;
 };
 
 template <int D, bool Full, bool Form>
@@ -32,8 +32,8 @@ __global__ void __launch_bounds__(ForwardShape<D, Form>::threads, 1)
   using namespace hopper;
   using Cut = ForwardShape<D, Form>;
   constexpr int kDirections = Cut::directions, kSlots = Cut::slots, kBytes = Tile<D>::bytes;
-  extern __shared__ char raw[];
-  const uint32_t base = (shared_address(raw) + 1023) & ~1023u;
+  extern __shared__ __align__(1024) char shared[];
+  const uint32_t base = shared_address(shared);
   const uint32_t ring = base + Cut::resident_bytes, barriers = ring + kSlots * kBytes;
   const auto full = [&](int slot) { return barriers + 8 * slot; };
   const auto empty = [&](int slot) { return barriers + 8 * (kSlots + slot); };
