@@ -46,6 +46,7 @@ DiagOptions diag_options(const DiagFlags& flags) {
   options.curvature = engine.curvatures[0];
   options.device = engine.device;
   options.precision = engine.precision;
+  options.products = engine.products;
   options.primal = engine.primal;
   options.directions = engine.directions;
   options.batch = engine.batch;
@@ -93,7 +94,7 @@ std::string title(const DiagFlags& flags, const DiagOptions& options) {
 
 nlohmann::json configuration(const DiagFlags& flags, const DiagOptions& options) {
   nlohmann::json out = {{"curvature", to_string(options.curvature)},
-                        {"precision", precision_name(options.precision)},
+                        {"precision", precision_name(options.precision, options.products)},
                         {"primal_precision", options.primal ? precision_name(*options.primal) : "auto"},
                         {"method", flags.exact ? "exact" : flags.method},
                         {"group_size", flags.group_size}};

@@ -153,7 +153,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
                             {"windows", job.windows.ids.size(0)},
                             {"seqlen", job.windows.ids.size(1)},
                             {"engine", options.engine == Engine::autograd ? "autograd" : "hesper"},
-                            {"precision", precision_name(plan.precision)}};
+                            {"precision", precision_name(plan.precision, plan.products)}};
     if (options.engine == Engine::hesper) {
       event.update({{"pass", to_string(plan.pass)},
                     {"directions", plan.directions},

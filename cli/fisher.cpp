@@ -46,6 +46,7 @@ FisherOptions fisher_options(const FisherFlags& flags) {
   options.seed = flags.seed;
   options.device = engine.device;
   options.precision = engine.precision;
+  options.products = engine.products;
   options.primal = engine.primal;
   options.directions = engine.directions;
   options.batch = engine.batch;
@@ -55,7 +56,7 @@ FisherOptions fisher_options(const FisherFlags& flags) {
 
 nlohmann::json configuration(const FisherFlags& flags, const FisherOptions& options) {
   nlohmann::json out = {{"kind", flags.kind},
-                        {"precision", precision_name(options.precision)},
+                        {"precision", precision_name(options.precision, options.products)},
                         {"primal_precision", options.primal ? precision_name(*options.primal) : "auto"},
                         {"group_size", flags.group_size}};
   if (options.kind == FisherKind::batch) out["model_input_bs"] = options.batch;

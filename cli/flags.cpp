@@ -90,7 +90,10 @@ void add_threads(CLI::App& app, Flags& f) {
 }
 
 void add_tangents(CLI::App& app, Flags& f) {
-  app.add_option("--precision", f.precision, "of tangents: fp32 (default) or fp64; .pt has the same");
+  app.add_option(
+      "--precision", f.precision,
+      "of tangents: fp64 or fp32 (.pt has the same), on a GPU also bf16x3, tf32, bf16; auto (default): fp32 on "
+      "a CPU, bf16x3 on a GPU");
   app.add_option("--primal-precision", f.primal_precision, "fp64, fp32, or auto: fp64 where that costs little")
       ->capture_default_str();
   app.add_option("--directions", f.directions, "directions at once, instead of the planner's choice")
@@ -241,7 +244,14 @@ ExactOptions exact_options(const Flags& flags) {
     }
   }
   options.device = parse_device(flags.device);
-  if (!flags.precision.empty()) options.precision = parse_precision("--precision", flags.precision);
+  std::tie(options.precision, options.products) =
+      parse_tangent_precision("--precision", flags.precision, options.device);
+  if (options.engine == Engine::autograd) {
+    if (!flags.precision.empty() && flags.precision != "auto" && options.products != Products::full) {
+      refuse("--precision {}: --engine autograd has fp64 and fp32", flags.precision);
+    }
+    options.products = Products::full;
+  }
   if (flags.primal_precision != "auto") {
     options.primal = parse_precision("--primal-precision", flags.primal_precision);
   }
@@ -273,7 +283,7 @@ std::string say_plan(const Plan& plan) {
   return fmt::format("{}, {} direction{} at once{}, {} tangents over an {} primal pass",
                      plan.pass == Pass::gram ? "Gram pass" : "two-pass", plan.directions,
                      plan.directions > 1 ? "s" : "", plan.recompute ? ", a block's made twice" : "",
-                     precision_name(plan.precision), precision_name(plan.primal));
+                     precision_name(plan.precision, plan.products), precision_name(plan.primal));
 }
 
 }  // namespace hesper::cli

@@ -7,7 +7,7 @@
 
 #include "commands.h"
 #include "flags.h"
-#include "ops/product.h"
+#include "ops/tier_products.h"
 #include "run/exact_files.h"
 #include "values.h"
 
@@ -15,13 +15,14 @@ namespace hesper::cli {
 namespace {
 
 // GFLOP/s of a matrix product here and now: the best of a few.
-double product_rate(at::ScalarType precision) {
-  const int64_t m = 768;
-  const at::Tensor a = at::ones({m, m}, precision), b = at::ones({m, m}, precision);
+double product_rate(at::ScalarType precision, Products products, at::Device device) {
+  const int64_t m = device.is_cpu() ? 768 : 8192;
+  const auto kind = at::TensorOptions(precision).device(device);
+  const at::Tensor a = at::randn({m, m}, kind), b = at::randn({m, m}, kind);
   double best = 1e9;
   for (int i = 0; i < 6; ++i) {
     const auto begin = std::chrono::steady_clock::now();
-    product(a, b);
+    times(a, b, products)[0][0].item();  // waits for a device
     best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   return 2.0 * static_cast<double>(m * m * m) / best / 1e9;
@@ -54,9 +55,9 @@ void run_plan(const Flags& flags) {
   const ResolvedSelection selection = select(flags, model);
   const Plan plan = plan_exact(model, selection.selection, windows, options);
 
-  const bool measured = plan.precision == plan.primal;
-  const double tangent_rate = product_rate(plan.precision);
-  const double primal_rate = measured ? tangent_rate : product_rate(plan.primal);
+  const bool measured = plan.precision == plan.primal && plan.products == Products::full;
+  const double tangent_rate = product_rate(plan.precision, plan.products, options.device);
+  const double primal_rate = measured ? tangent_rate : product_rate(plan.primal, Products::full, options.device);
   const double seconds = plan.primal_flops / (primal_rate * 1e9) + plan.tangent_flops / (tangent_rate * 1e9);
 
   const auto row = [&](const char* head, const std::string& text) {
@@ -86,7 +87,7 @@ void run_plan(const Flags& flags) {
       fmt::format("{:<10}{:>10} while the result and its spectrum are written", "writing", say_bytes(plan.writing)));
   row("arithmetic", fmt::format("{} primal, {} tangents", say_flops(plan.primal_flops), say_flops(plan.tangent_flops)));
   row("time", fmt::format("{} if all of it ran as fast as a matrix product does here ({:.0f} GFLOP/s in {})",
-                          say_seconds(seconds), tangent_rate, precision_name(plan.precision)));
+                          say_seconds(seconds), tangent_rate, precision_name(plan.precision, plan.products)));
   memory["total"] = m.total();
   memory["check"] = plan.check.total();
   memory["writing"] = plan.writing;
@@ -98,7 +99,7 @@ void run_plan(const Flags& flags) {
                          {"directions", plan.directions},
                          {"recompute", plan.recompute},
                          {"model_input_bs", plan.batch},
-                         {"precision", precision_name(plan.precision)},
+                         {"precision", precision_name(plan.precision, plan.products)},
                          {"primal_precision", precision_name(plan.primal)},
                          {"memory", memory},
                          {"memory_limit", plan.limit},

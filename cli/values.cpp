@@ -71,7 +71,8 @@ at::Device parse_device(const std::string& text) {
   if (!index || *index < 0) refuse("--device {}: cpu, cuda or cuda:0, cuda:1, .. expected", text);
 #ifdef HESPER_WITH_CUDA
   const int count = at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0;
-  if (*index >= count) refuse("--device {}: {} CUDA devices are there", text, count);
+  if (*index >= count)
+    refuse("--device {}: {} CUDA devices are there", text, count == 0 ? "no" : std::to_string(count));
   return {at::kCUDA, static_cast<c10::DeviceIndex>(*index)};
 #else
   refuse("--device {}: this build has no CUDA (`make cuda` builds one that has)", text);
@@ -81,10 +82,19 @@ at::Device parse_device(const std::string& text) {
 at::ScalarType parse_precision(const std::string& flag, const std::string& text) {
   if (text == "fp64") return at::kDouble;
   if (text == "fp32") return at::kFloat;
-  for (const char* later : {"bf16x3", "tf32", "bf16", "auto"}) {
-    if (text == later) refuse("{} {}: not built yet (fp64 and fp32 are)", flag, text);
-  }
   refuse("{} {}: fp64 or fp32 expected", flag, text);
+}
+
+std::pair<at::ScalarType, Products> parse_tangent_precision(const std::string& flag, const std::string& text,
+                                                            at::Device device) {
+  if (text.empty() || text == "auto") return {at::kFloat, device.is_cpu() ? Products::full : Products::bf16x3};
+  for (const Products products : {Products::bf16x3, Products::tf32, Products::bf16}) {
+    if (text != to_string(products)) continue;
+    if (device.is_cpu()) refuse("{} {}: on a GPU only (--device cuda); a CPU has fp64 and fp32", flag, text);
+    return {at::kFloat, products};
+  }
+  if (text != "fp64" && text != "fp32") refuse("{} {}: fp64, fp32, bf16x3, tf32, bf16 or auto expected", flag, text);
+  return {parse_precision(flag, text), Products::full};
 }
 
 IndexRange parse_range(const std::string& flag, const std::string& text) {

@@ -7,13 +7,18 @@
 #include <string>
 
 #include "hessian/selection_request.h"
+#include "ops/tier_products.h"
 
 namespace hesper::cli {
 
 int64_t parse_memory(const std::string& flag, const std::string& text);  // "16GiB", "500MB", "1.5G", bytes -> bytes
 at::Device parse_device(const std::string& text);                        // "cpu", "cuda", "cuda:1"; checked to exist
 at::ScalarType parse_precision(const std::string& flag, const std::string& text);  // fp64 or fp32
-IndexRange parse_range(const std::string& flag, const std::string& text);          // "a:b"
+/// Of tangents: what they are kept in, and how they are multiplied. fp64, fp32, on a GPU also bf16x3, tf32, bf16; auto
+/// or nothing: fp32 on a CPU; on a GPU bf16x3, the fastest whose error stays below 1e-4.
+std::pair<at::ScalarType, Products> parse_tangent_precision(const std::string& flag, const std::string& text,
+                                                            at::Device device);
+IndexRange parse_range(const std::string& flag, const std::string& text);  // "a:b"
 at::Tensor read_indices(const std::string& path);  // .pt, .npy or text (blanks, commas, lines) -> (m) int64
 
 std::string say_bytes(int64_t bytes);       // "812 MiB"

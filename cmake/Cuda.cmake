@@ -1,6 +1,6 @@
 # CUDA C++ for Hopper. CMake 3.25 does not know nvcc 13's flag for C++20; the CUDA runtime is the shared one that Torch uses.
 if(HESPER_CUDA)
-  set(CMAKE_CUDA_ARCHITECTURES 90 CACHE STRING "GPU architectures")
+  set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures; the attention kernels need Hopper's wgmma")
   set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
   enable_language(CUDA)
   set(CMAKE_CUDA_STANDARD 20)

@@ -27,7 +27,7 @@ Checker::Checker(const Model& model, const Selection& selection, const Windows& 
     : model_(model),
       options_(options),
       selection_(selection.to(options.device)),
-      program_(build_program(model.config(), windows.ids.size(1))),
+      program_(build_program(model.config(), windows.ids.size(1), options.device)),
       tokens_(make_tokens(windows.ids.narrow(0, 0, options.windows), windows.labels.narrow(0, 0, options.windows),
                           options.device)),
       wide_(model.weights.values, at::kDouble, options.device),

@@ -185,21 +185,21 @@ std::string check_script(const Model& model, const Selection& selection, const W
         fmt::format("check script: {} entries asked for, 1 to 64 are possible", options.entries));
 
   const Selection mine = selection.to(options.device);
-  const Program program = build_program(model.config(), windows.ids.size(1));
+  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   const Parameters parameters(model.weights.values, at::kDouble, options.device);
   const at::Tensor ids = windows.ids.narrow(0, 0, options.windows),
                    labels = windows.labels.narrow(0, 0, options.windows);
   const Tape tape = run_primal(program, parameters, mine, make_tokens(ids, labels, options.device), at::kDouble);
   const TangentPass pass(program, parameters, mine, tape);
-  const at::Tensor gradient = tape.gradient.mean(0);
+  const at::Tensor gradient = tape.gradient.mean(0).cpu();
   const std::vector<int64_t> entries = choose_entries(gradient, options.entries);
-  const at::Tensor rows = at::tensor(entries, at::kLong).to(options.device);
+  const at::Tensor rows = at::tensor(entries, at::kLong);
   std::vector<at::Tensor> block, norms;
   for (const int64_t row : entries) {
     const Directions unit = Directions::units(mine, row, row + 1, at::kDouble);
     at::Tensor column = pass.product(unit, 0, Curvature::hessian);
     for (int64_t s = 1; s < options.windows; ++s) column += pass.product(unit, s, Curvature::hessian);
-    column = column[0] / options.windows;
+    column = column[0].cpu() / options.windows;
     block.push_back(column.index_select(0, rows));
     norms.push_back(column.norm());
   }
@@ -207,7 +207,7 @@ std::string check_script(const Model& model, const Selection& selection, const W
   const auto name_of = [&](const SelectedPart& part) { return quoted(model.weights.specs.at(part.parameter).name); };
   std::string chosen;
   std::vector<std::string> named;
-  for (const SelectedPart& part : mine.parts()) {
+  for (const SelectedPart& part : selection.parts()) {
     chosen += fmt::format("\n    {}: {},", name_of(part), ranges_of(part));
     for (const int64_t row : entries)
       if (row >= part.begin && row < part.begin + part.size)

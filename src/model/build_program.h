@@ -6,8 +6,8 @@
 namespace hesper {
 
 /// The program of `config` for windows of `seqlen` tokens (rotary tables have that many rows). Parameter numbers follow
-/// parameter_table(config).
-Program build_program(const ModelConfig& config, int64_t seqlen);
+/// parameter_table(config). device: of the passes that will run it.
+Program build_program(const ModelConfig& config, int64_t seqlen, at::Device device = at::kCPU);
 
 void write_opt(Program& program, const ModelConfig& config);
 void write_llama(Program& program, const ModelConfig& config, int64_t seqlen);

@@ -11,7 +11,8 @@
 
 namespace hesper {
 
-Program::Program(std::vector<std::string> parameter_names) : names_(std::move(parameter_names)) {}
+Program::Program(std::vector<std::string> parameter_names, at::Device device)
+    : names_(std::move(parameter_names)), device_(device) {}
 
 int Program::parameter(const std::string& name) const {
   const auto it = std::find(names_.begin(), names_.end(), name);
@@ -50,7 +51,7 @@ int Program::activation(int x, Phi phi) { return append<Activation>(x, phi); }
 int Program::gated_activation(int a, int u, Phi phi) { return append<GatedActivation>(a, u, phi); }
 int Program::add(int a, int b) { return append<Add>(a, b); }
 int Program::rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens) {
-  return append<Rotary>(x, inverse_frequencies, tokens);
+  return append<Rotary>(x, inverse_frequencies, tokens, device_);
 }
 int Program::attention(int q, int k, int v, AttentionShape shape) { return append<Attention>(q, k, v, shape); }
 

@@ -27,8 +27,8 @@ struct Segment {
 
 class Program {
  public:
-  /// Number of each parameter, in the order of parameter_table(config).
-  explicit Program(std::vector<std::string> parameter_names);
+  /// Number of each parameter, in the order of parameter_table(config); the device of the passes.
+  explicit Program(std::vector<std::string> parameter_names, at::Device device = at::kCPU);
 
   // The calls a family is written with. Names are the checkpoint's; a missing "NAME.bias" is allowed where said.
   int token_embedding(const std::string& table);
@@ -58,6 +58,7 @@ class Program {
   void cut_segments();
 
   std::vector<std::string> names_;
+  at::Device device_;
   std::vector<std::unique_ptr<Op>> ops_;
   std::unique_ptr<CrossEntropyHead> head_;
   std::vector<Segment> segments_;

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "ops/fused.h"
+#include "ops/parameters.h"
 #include "ops/second_order.h"
 
 namespace hesper {
@@ -17,6 +19,15 @@ Tensor times(const Tensor& a, const Tensor& b) { return a.defined() && b.defined
 Tensor plus_product(const Tensor& sum, const Tensor& a, const Tensor& b) {
   if (!a.defined() || !b.defined()) return sum;
   return sum.defined() ? at::addcmul(sum, a, b) : a * b;
+}
+// Sum of tangents times weights, undefined where all of them are.
+Tensor weighted_sum(const Tangent& t, const std::vector<std::pair<Tensor, Tensor>>& terms, bool factor) {
+  for (const auto& [x, w] : terms)
+    if (x.defined() && w.defined() && fused::serves_map(x))
+      return fused::weighted_sum(terms, fused::as(factor, t.parameters.products()));
+  Tensor sum;
+  for (const auto& [x, w] : terms) sum = plus_product(sum, x, w);
+  return sum;
 }
 }  // namespace
 
@@ -58,12 +69,12 @@ Tensors Activation::adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept& 
 
 Tensor Activation::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
   if (t.tape[kSecond].defined()) kept = {x_dot[0]};
-  return times(x_dot[0], t.tape[kFirst]);
+  return weighted_sum(t, {{x_dot[0], t.tape[kFirst]}}, t.factor);
 }
 
 Tensors Activation::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept& kept, Readout&) const {
-  const Tensor linear = times(y_bar_dot, t.tape[kFirst]);
-  return {kept.empty() ? linear : plus_product(linear, kept[0], t.tape[kSecond])};
+  return {weighted_sum(t, {{y_bar_dot, t.tape[kFirst]}, {kept.empty() ? Tensor() : kept[0], t.tape[kSecond]}},
+                       (t.factors & 1u) != 0)};
 }
 
 void Activation::second_order(const Tangent& t, const Kept& kept, SecondOrder& form) const {
@@ -84,10 +95,14 @@ Tensors GatedActivation::adjoint(const Primal&, const Tensor& y_bar, unsigned, K
 
 Tensor GatedActivation::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
   kept = {x_dot[0], x_dot[1]};
-  return plus_product(times(x_dot[0], t.tape[kA]), x_dot[1], t.tape[kU]);
+  return weighted_sum(t, {{x_dot[0], t.tape[kA]}, {x_dot[1], t.tape[kU]}}, t.factor);
 }
 
 Tensors GatedActivation::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept& kept, Readout&) const {
+  if (y_bar_dot.defined() && fused::serves_map(y_bar_dot))
+    return fused::gate_adjoint(y_bar_dot, kept.empty() ? Tensor() : kept[0], kept.empty() ? Tensor() : kept[1],
+                               t.tape[kA], t.tape[kU], t.tape[kAA], t.tape[kAU],
+                               fused::as(t.factors == 3u, t.parameters.products()));
   Tensor a = times(y_bar_dot, t.tape[kA]), u = times(y_bar_dot, t.tape[kU]);
   if (!kept.empty()) {
     a = plus_product(plus_product(a, kept[0], t.tape[kAA]), kept[1], t.tape[kAU]);

@@ -7,6 +7,8 @@
 
 #include "ops/attention_blocks.h"
 #include "ops/attention_cpu.h"
+#include "ops/attention_fused.h"
+#include "ops/parameters.h"
 #include "ops/second_order.h"
 
 namespace hesper {
@@ -62,6 +64,12 @@ int64_t Attention::primal_scratch_bytes(int64_t tokens, int64_t sequences, int64
   const int64_t widths = (shape_.heads + 2 * shape_.kv_heads) * shape_.width;
   return attention_cpu::primal_scratch_bytes(tokens, element_size, at::get_num_threads()) +
          2 * sequences * tokens * widths * element_size;
+}
+
+int64_t Attention::device_scratch_bytes(int64_t tokens, int64_t leading, int64_t element_size) const {
+  // S, P, dP and dS of a block of rows, and q, k, v, o, their adjoints and copies by head.
+  const int64_t scores = 4 * leading * shape_.heads * std::min(blocks::block_rows, tokens) * tokens;
+  return (scores + 10 * leading * tokens * shape_.heads * shape_.width) * element_size;
 }
 
 Tensor Attention::forward(const Primal& p, const Tensors& x, Kept& kept) const {
@@ -129,6 +137,18 @@ Tensor Attention::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& 
     }
     return dot.o;
   }
+  const Products products = t.parameters.products();
+  if (attention_fused::serves(shape_, t.tape[kQ], products)) {
+    attention_cpu::Tangents dot{x_dot[0], x_dot[1], x_dot[2], {}, {}};
+    if (t.form) {
+      const Tensors prime = attention_fused::tangent_and_form(shape_, flat_of(t.tape), dot, products);
+      for (size_t i = 0; i < prime.size(); ++i) t.form->add(x_dot[i], prime[i]);
+    } else {
+      attention_fused::forward_tangent(shape_, flat_of(t.tape), dot, products);
+      kept = {dot.q, dot.k, dot.v, dot.o, dot.r};
+    }
+    return dot.o;
+  }
   kept = {x_dot[0], x_dot[1], x_dot[2]};
   blocks::HeadsTangents dot = heads_of(kept, shape_);
   blocks::forward_tangent(heads_of(t.tape, t.tokens, shape_), dot, shape_.scale);
@@ -140,6 +160,9 @@ Tensor Attention::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& 
 Tensors Attention::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept& kept, Readout&) const {
   if (attention_cpu::serves(t.tape[kQ]))
     return attention_cpu::adjoint_tangent(shape_, flat_of(t.tape), flat_of_tangents(kept), y_bar_dot, t.wanted);
+  if (attention_fused::serves(shape_, t.tape[kQ], t.parameters.products()))
+    return attention_fused::adjoint_tangent(shape_, flat_of(t.tape), flat_of_tangents(kept), y_bar_dot, t.wanted,
+                                            t.parameters.products());
   const Tensors bar = blocks::adjoint_tangent(heads_of(t.tape, t.tokens, shape_),
                                               kept.empty() ? blocks::HeadsTangents{} : heads_of(kept, shape_),
                                               blocks::split_heads(y_bar_dot, shape_.heads, 1), shape_.scale);

@@ -5,20 +5,24 @@
 
 #include "ops/adjoint_start.h"
 #include "ops/directions.h"
+#include "ops/fused.h"
 #include "ops/parameters.h"
 #include "ops/product.h"
 #include "ops/second_order.h"
+#include "ops/tier_products.h"
 
 namespace hesper {
 namespace {
 enum Tape { kX, kUp, kLse };  // (rows, C), U^T p (rows, C), logsumexp (rows, 1)
 
-constexpr int64_t kPrimalTile = 1 << 22;   // logits of the primal pass at a time (32 MiB in fp64)
-constexpr int64_t kTangentTile = 1 << 19;  // logits tangents of all K directions at a time (2 MiB in fp32)
+// Logits of the primal pass at a time: 32 MiB in fp64 on a CPU, 512 MiB on a GPU, whose products must be large.
+int64_t primal_tile(at::Device device) { return int64_t{1} << (device.is_cpu() ? 22 : 26); }
+// Logits tangents of all K directions at a time: 2 MiB in fp32 on a CPU, 512 MiB on a GPU.
+int64_t tangent_tile(at::Device device) { return int64_t{1} << (device.is_cpu() ? 19 : 27); }
 
-/// Words at a time for so many rows (directions x tokens).
-int64_t word_step(int64_t rows, int64_t words, bool whole) {
-  return whole ? words : std::min(words, std::max<int64_t>(128, kTangentTile / rows));
+/// Words at a time for so many rows (directions x tokens): all, or a multiple of 128.
+int64_t word_step(int64_t rows, int64_t words, bool whole, at::Device device) {
+  return whole ? words : std::min(words, std::max<int64_t>(tangent_tile(device) / rows / 128, 1) * 128);
 }
 
 /// Some tokens of a tangent pass as tokens of their own.
@@ -40,12 +44,32 @@ struct CountedTokens {
   Tangent tangent(const Tangent& t) const { return {tokens, t.parameters, t.directions, tape, t.alive}; }
   Tensor rows_of(const Tensor& x_dot) const { return x_dot.defined() ? x_dot.index_select(1, index) : x_dot; }
 };
+// True where the fused kernels serve: on a GPU, the head's own weights at rest.
+bool serves_fused(const Tangent& t, int table, const Tensor& x_dot) {
+  return x_dot.defined() && fused::serves(x_dot) && !t.directions.touches(table) &&
+         t.parameters.stored(table).size(0) % 4 == 0;
+}
+
+// What they take: f(U's rows, z, z_dot, p.z_dot) for each tile of words.
+template <class F>
+void for_tiles(const Tangent& t, int table, const Tensor& x_dot, F f) {
+  const Tensor U = t.parameters.get(table, t.parameters.working());
+  const Tensor& x = t.tape[kX];
+  const int64_t words = U.size(0), step = word_step(t.alive * x.size(0), words, false, x.device());
+  const Tensor left = left_factor(x_dot, t.parameters.products()), mean = (x_dot * t.tape[kUp]).sum(-1, true);
+  for (int64_t v = 0; v < words; v += step) {
+    const Tensor u = U.narrow(0, v, std::min(step, words - v));
+    f(u, product(x, u.t()), times(left, u.t(), t.parameters.products()), mean);
+  }
+}
 }  // namespace
 
-int64_t primal_logits_tile(int64_t rows, int64_t words) {
-  return std::min(rows, std::max<int64_t>(1, kPrimalTile / words)) * words;
+int64_t primal_logits_tile(int64_t rows, int64_t words, at::Device device) {
+  return std::min(rows, std::max<int64_t>(1, primal_tile(device) / words)) * words;
 }
-int64_t tangent_logits_tile(int64_t rows, int64_t words, bool whole) { return rows * word_step(rows, words, whole); }
+int64_t tangent_logits_tile(int64_t rows, int64_t words, bool whole, at::Device device) {
+  return rows * word_step(rows, words, whole, device);
+}
 
 Tensor CrossEntropyHead::logits(const Parameters& parameters, const Tensor& x) const {
   return x.mm(parameters.get(table, x.scalar_type()).t());
@@ -54,7 +78,7 @@ Tensor CrossEntropyHead::logits(const Parameters& parameters, const Tensor& x) c
 CrossEntropyHead::Result CrossEntropyHead::forward_adjoint(const Primal& p, const Tensor& x, Kept& kept,
                                                            Readout& gradient) const {
   const Tensor U = p.parameters.get(table, x.scalar_type());
-  const int64_t rows = x.size(0), step = std::max<int64_t>(1, kPrimalTile / U.size(0));
+  const int64_t rows = x.size(0), step = std::max<int64_t>(1, primal_tile(x.device()) / U.size(0));
   const Tensor weight = p.tokens.weights.to(at::kDouble).unsqueeze(1);
   const auto wide = x.options().dtype(at::kDouble);
   Tensor token_loss = at::zeros({rows, 1}, wide), lse = at::zeros_like(token_loss);
@@ -99,21 +123,31 @@ void CrossEntropyHead::for_words(const Tangent& t, const Tensor& x_dot, bool who
   const Tensor U = t.parameters.get(table, t.parameters.working());
   const Tensor &x = t.tape[kX], &lse = t.tape[kLse];
   const int64_t words = U.size(0), rows = x.size(0), k = t.alive;
-  const int64_t step = word_step(k * rows, words, whole);
+  const int64_t step = word_step(k * rows, words, whole, x.device());
   const bool moved = t.directions.touches(table);
-  const Tensor flat = x_dot.defined() ? x_dot.reshape({k * rows, -1}) : Tensor();
+  const Products products = t.parameters.products();
+  const Tensor left = x_dot.defined() ? left_factor(x_dot, products) : Tensor();
   Tensor mean = x_dot.defined() && !moved ? (x_dot * t.tape[kUp]).sum(-1, true) : Tensor();  // p.z_dot (K, rows, 1)
   for (int64_t v = 0; v < words; v += step) {
     const int64_t n = std::min(step, words - v);
     const Tensor u = U.narrow(0, v, n);
     const Tensor p = product(x, u.t()).sub_(lse).exp_();  // (rows, n)
-    Tensor z_dot = flat.defined() ? product(flat, u.t()).view({k, rows, n}) : Tensor();
+    Tensor z_dot = left.defined() ? times(left, u.t(), products) : Tensor();
     if (moved) {
       t.directions.add_linear(table, x, z_dot, k, words);
       mean = (z_dot * p).sum(-1, true);
     }
     if (z_dot.defined()) f(u, p, z_dot.sub_(mean));
   }
+}
+
+void CrossEntropyHead::add_fused(const Tangent& t, const Tensor& x_dot, Tensor& x_bar_dot) const {
+  const Tensor w = t.tokens.weights.to(x_dot.scalar_type());
+  const Products products = t.parameters.products();
+  for_tiles(t, table, x_dot, [&](const Tensor& u, const Tensor& z, const Tensor& z_dot, const Tensor& mean) {
+    const fused::As as = fused::as(splits(products), products);
+    add_times(x_bar_dot, fused::logits_adjoint(z, z_dot, mean, t.tape[kLse], w, as), u, products);
+  });
 }
 
 Tensor CrossEntropyHead::adjoint_tangent(const Tangent& t, const Tensor& x_dot, Curvature kind, Readout& out) const {
@@ -138,11 +172,12 @@ Tensor CrossEntropyHead::adjoint_tangent_of_counted(const Tangent& t, const Tens
   const bool moved = t.directions.touches(table), reads = out.wants(table);
   const Tensor &x = t.tape[kX], w = t.tokens.weights.to(x.scalar_type()).unsqueeze(1);
   Tensor x_bar_dot = at::zeros({t.alive, x.size(0), x.size(1)}, x.options());
-  Tensor flat = x_bar_dot.view({-1, x.size(1)});
-  if (kind != Curvature::residual)
+  if (kind != Curvature::residual && !reads && serves_fused(t, table, x_dot))
+    add_fused(t, x_dot, x_bar_dot);
+  else if (kind != Curvature::residual)
     for_words(t, x_dot, moved || reads, [&](const Tensor& u, const Tensor& p, Tensor z_dot) {
       const Tensor z_bar_dot = z_dot.mul_(p * w);
-      add_product(flat, z_bar_dot.view({-1, z_bar_dot.size(2)}), u);
+      add_times(x_bar_dot, z_bar_dot, u, t.parameters.products());
       if (reads) out.outer(table, z_bar_dot, x);
     });
   if (kind != Curvature::gauss_newton && (moved || reads)) {
@@ -163,10 +198,16 @@ void CrossEntropyHead::second_order_of_counted(const Tangent& t, const Tensor& x
     return;
   }
   const Tensor w = t.tokens.weights.to(t.tape[kX].scalar_type()).unsqueeze(1);
-  for_words(t, x_dot, t.directions.touches(table), [&](const Tensor&, const Tensor& p, Tensor z_dot) {
-    z_dot.mul_((p * w).sqrt_());
-    form.add_gauss_newton(z_dot, z_dot);
-  });
+  if (serves_fused(t, table, x_dot) && splits(t.parameters.products()))
+    for_tiles(t, table, x_dot, [&](const Tensor&, const Tensor& z, const Tensor& z_dot, const Tensor& mean) {
+      const Tensor root = fused::logits_root(z, z_dot, mean, t.tape[kLse], w);
+      form.add_gauss_newton(root, root);
+    });
+  else
+    for_words(t, x_dot, t.directions.touches(table), [&](const Tensor&, const Tensor& p, Tensor z_dot) {
+      z_dot.mul_((p * w).sqrt_());
+      form.add_gauss_newton(z_dot, z_dot);
+    });
   if (form.reads().wants(table)) form.reads().outer(table, adjoint_of_logits(t), x_dot);
 }
 
@@ -189,7 +230,7 @@ Tensor CrossEntropyHead::root_probabilities(const Tangent& t, const Tensor& u) c
 Tensor CrossEntropyHead::draw_labels(const Tangent& t, const AdjointStart& start) const {
   const Tensor &x = t.tape[kX], U = t.parameters.get(table, t.parameters.working());
   const Tensor u = start.uniforms_of_tokens(t.tokens, x.device());  // (rows, K)
-  const int64_t words = U.size(0), step = std::clamp<int64_t>(kTangentTile / x.size(0), 128, words);
+  const int64_t words = U.size(0), step = word_step(x.size(0), words, false, x.device());
   Tensor y = at::zeros(u.sizes(), u.options().dtype(at::kLong)), sum = at::zeros({x.size(0), 1}, u.options());
   for (int64_t v = 0; v < words; v += step) {
     const int64_t n = std::min(step, words - v);
@@ -237,7 +278,7 @@ Tensor CrossEntropyHead::adjoint(const Tangent& t, const AdjointStart& start, Re
   // a = sqrt(p) * e, a run of words at a time, and c = sqrt(p).e
   Tensor x_bar = at::zeros({k, rows, x.size(1)}, x.options()), c = at::zeros({k, rows, 1}, x.options());
   Tensor flat = x_bar.view({k * rows, -1});
-  const int64_t step = std::clamp<int64_t>(kTangentTile / (k * rows) / 128, 1, (words + 127) / 128) * 128;
+  const int64_t step = word_step(k * rows, words, false, x.device());
   for (int64_t v = 0; v < words; v += step) {
     const int64_t n = std::min(step, words - v);
     const Tensor u = U.narrow(0, v, n);

@@ -22,9 +22,9 @@ enum class Curvature { hessian, gauss_newton, residual };
 
 /// Elements of logits that the primal pass has at a time (rows tokens of a sequence, V words); it holds three such
 /// tiles in fp64.
-int64_t primal_logits_tile(int64_t rows, int64_t words);
+int64_t primal_logits_tile(int64_t rows, int64_t words, at::Device device = at::kCPU);
 /// The same of a tangent pass, over all directions of one thread's cut; beside it, p and w p of one direction.
-int64_t tangent_logits_tile(int64_t rows, int64_t words, bool whole);
+int64_t tangent_logits_tile(int64_t rows, int64_t words, bool whole, at::Device device = at::kCPU);
 
 class CrossEntropyHead {
  public:
@@ -61,6 +61,8 @@ class CrossEntropyHead {
   Tensor draw_labels(const Tangent& t, const AdjointStart& start) const;
   /// z_bar of all words: (K, rows, V).
   Tensor start_of_logits(const Tangent& t, const AdjointStart& start) const;
+  /// The Gauss-Newton part of adjoint_tangent on a device, the head's own weights at rest.
+  void add_fused(const Tangent& t, const Tensor& x_dot, Tensor& x_bar_dot) const;
   /// Calls f(U's rows, p, z_dot - p.z_dot) for runs of words; `whole`: one run of all V.
   template <class F>
   void for_words(const Tangent& t, const Tensor& x_dot, bool whole, F f) const;

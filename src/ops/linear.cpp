@@ -4,16 +4,12 @@
 #include "ops/parameters.h"
 #include "ops/product.h"
 #include "ops/second_order.h"
+#include "ops/tier_products.h"
 
 namespace hesper {
 namespace {
 enum Tape { kX, kYBar };  // (rows, in), (rows, out); only where the weight is selected
 enum Tangents { kXDot };  // (K, rows, in); likewise
-
-// (K, rows, i) x (i, o) as one product of K rows
-Tensor rows_times(const Tensor& x, const Tensor& w) {
-  return product(x.reshape({-1, x.size(2)}), w).view({x.size(0), x.size(1), w.size(1)});
-}
 }  // namespace
 
 Tensor Linear::forward(const Primal& p, const Tensors& x, Kept& kept) const {
@@ -40,7 +36,7 @@ Tensors Linear::adjoint(const Primal& p, const Tensor& y_bar, unsigned wanted, K
 
 Tensor Linear::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
   const Tensor w = t.parameters.get(weight(), t.parameters.working());
-  Tensor y_dot = x_dot[0].defined() ? rows_times(x_dot[0], w.t()) : Tensor();
+  Tensor y_dot = x_dot[0].defined() ? times(x_dot[0], w.t(), t.parameters.products()) : Tensor();
   if (t.directions.touches(weight())) t.directions.add_linear(weight(), t.tape[kX], y_dot, t.alive, w.size(0));
   if (const Tensor b_dot = t.directions.vector(bias(), t.alive); b_dot.defined())
     y_dot = y_dot.defined() ? y_dot.add_(b_dot) : b_dot.expand({-1, t.tokens.rows(), -1}).contiguous();
@@ -56,7 +52,14 @@ Tensors Linear::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const
   out.column_sums(bias(), y_bar_dot);
   if (!t.wants(0)) return {Tensor()};
   const Tensor w = t.parameters.get(weight(), t.parameters.working());
-  Tensor x_bar_dot = y_bar_dot.defined() ? rows_times(y_bar_dot, w) : Tensor();
+  Tensor x_bar_dot;
+  if (y_bar_dot.defined()) {
+    x_bar_dot = t.take(inputs[0]);
+    if (unshared(x_bar_dot) && x_bar_dot.is_contiguous())
+      add_times(x_bar_dot, y_bar_dot, w, t.parameters.products());
+    else
+      x_bar_dot = plus(x_bar_dot, times(y_bar_dot, w, t.parameters.products()));
+  }
   if (t.directions.touches(weight()))
     t.directions.add_linear_transposed(weight(), t.tape[kYBar], x_bar_dot, t.alive, w.size(1));
   return {x_bar_dot};

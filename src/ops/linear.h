@@ -22,6 +22,7 @@ class Linear : public Op {
     const double product = 2.0 * static_cast<double>(out) * static_cast<double>(in);
     return {out, kept * in, kept * (in + out), kept * in, 0, 0, {product, product, product, product, 0}};
   }
+  bool multiplies() const override { return true; }
   std::string name() const override { return "linear"; }
   /// x (rows, in) on the tape; where the weight is selected.
   const Tensor& input(const Kept& tape) const { return tape[0]; }

@@ -1,6 +1,7 @@
 #include "ops/norm.h"
 
 #include "ops/directions.h"
+#include "ops/fused.h"
 #include "ops/parameters.h"
 #include "ops/second_order.h"
 
@@ -16,6 +17,15 @@ Tensor Norm::centred(const Tensor& t) const { return kind_ == Kind::layer ? t - 
 
 Tensor Norm::gained(const Parameters& w, const Tensor& t) const {
   return gain() < 0 ? t : t * w.get(gain(), t.scalar_type());
+}
+
+fused::NormTape Norm::fused_tape(const Tangent& t) const {
+  return {t.tape[kXh],
+          t.tape[kInv],
+          t.tape[kU],
+          t.tape[kM],
+          gain() < 0 ? Tensor() : t.parameters.get(gain(), t.parameters.working()),
+          kind_ == Kind::layer};
 }
 
 Tensor Norm::forward(const Primal& p, const Tensors& x, Kept& kept) const {
@@ -39,7 +49,12 @@ Tensors Norm::adjoint(const Primal& p, const Tensor& y_bar, unsigned wanted, Kep
 
 Tensor Norm::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
   Tensor y_dot;
-  if (x_dot[0].defined()) {
+  if (x_dot[0].defined() && fused::serves_norm(x_dot[0])) {
+    const fused::NormTangent n =
+        fused::norm_forward(fused_tape(t), x_dot[0], fused::as(t.factor, t.parameters.products()));
+    kept = {n.xh_dot, n.s};
+    y_dot = n.y_dot;
+  } else if (x_dot[0].defined()) {
     const Tensor c_dot = centred(x_dot[0]), a = row_mean(t.tape[kXh] * c_dot);
     const Tensor xh_dot = at::addcmul(c_dot, t.tape[kXh], a, -1).mul_(t.tape[kInv]);
     kept = {xh_dot, a * t.tape[kInv]};
@@ -60,6 +75,10 @@ Tensors Norm::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const K
   }
   out.column_sums(bias(), y_bar_dot);
   if (!t.wants(0)) return {Tensor()};
+  const Tensor& any = y_bar_dot.defined() || kept.empty() ? y_bar_dot : kept[kXhDot];
+  if (any.defined() && fused::serves_norm(any) && !t.directions.touches(gain()))
+    return {fused::norm_adjoint(fused_tape(t), y_bar_dot, kept.empty() ? Tensor() : kept[kXhDot],
+                                kept.empty() ? Tensor() : kept[kS], t.take(inputs[0]))};
   Tensor u_dot = y_bar_dot.defined() ? gained(t.parameters, y_bar_dot) : Tensor();
   if (const Tensor g_dot = t.directions.vector(gain(), t.alive); g_dot.defined())
     u_dot = plus(u_dot, g_dot * t.tape[kYBar]);

@@ -11,6 +11,10 @@
 
 namespace hesper {
 
+namespace fused {
+struct NormTape;
+}
+
 class Norm : public Op {
  public:
   enum class Kind { layer, rms };
@@ -32,6 +36,7 @@ class Norm : public Op {
   /// t less its mean over channels for a layer norm, t itself for an RMS norm.
   Tensor centred(const Tensor& t) const;
   Tensor gained(const Parameters&, const Tensor& t) const;
+  fused::NormTape fused_tape(const Tangent& t) const;
 
   Kind kind_;
   double eps_;

@@ -32,6 +32,7 @@ Tensor piecewise_product(const Tensor& x, const Tensor& y) {
   }
   return sum;
 }
+bool unshared(const Tensor& x) { return x.defined() && x.use_count() == 1 && x.storage().use_count() == 1; }
 
 Kept cut_rows(const Kept& kept, int64_t begin, int64_t length) {
   Kept out;

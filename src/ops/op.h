@@ -10,6 +10,7 @@
 #include <ATen/ATen.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace hesper {
@@ -67,6 +68,14 @@ struct Tangent {
   /// Set in a Gram pass: forward_tangent may add the op's second-order form itself and leave `kept` empty, which tells
   /// second_order that there is nothing left to add.
   SecondOrder* form = nullptr;
+  /// What may be written as the left factor of a product (tier_products.h), since nothing else reads it: the result of
+  /// forward_tangent, and result i of adjoint_tangent (bit i).
+  bool factor = false;
+  unsigned factors = 0;
+  /// The sums so far of all adjoints' tangents, by value number. An op may take an input's, to return it with its own
+  /// share added; what it leaves is added to by the pass.
+  Tensors* sums = nullptr;
+  Tensor take(int value) const { return sums ? std::exchange((*sums)[value], Tensor()) : Tensor(); }
 };
 
 /// Floating-point operations of the maps for one token (and one direction); what costs no matrix product is left out.
@@ -127,8 +136,14 @@ class Op {
   virtual int64_t primal_scratch_bytes(int64_t /*tokens*/, int64_t /*sequences*/, int64_t /*element_size*/) const {
     return 0;
   }
+  /// Either on a GPU, as composed maps, with `leading` windows or directions at a time.
+  virtual int64_t device_scratch_bytes(int64_t /*tokens*/, int64_t /*leading*/, int64_t /*element_size*/) const {
+    return 0;
+  }
   /// False for attention, which couples the tokens of a sequence.
   virtual bool token_local() const { return true; }
+  /// True where the tangent maps read their argument as the left factor of a product, unless parameters are selected.
+  virtual bool multiplies() const { return false; }
   virtual std::string name() const = 0;
 
   const std::vector<int> inputs;      // value numbers
@@ -141,6 +156,8 @@ Tensor plus(const Tensor& a, const Tensor& b);
 /// x y^T for x (k, ...), y (l, ...) that agree in the rest: (k, l) fp64. Long sums are cut to pieces, since a product
 /// over millions of terms loses digits inside one fp32 accumulator.
 Tensor piecewise_product(const Tensor& x, const Tensor& y);
+/// True where no other tensor shares its memory: it may be changed in place.
+bool unshared(const Tensor& x);
 /// Kept tensors cut to rows [begin, begin + length) of their leading axis.
 Kept cut_rows(const Kept& kept, int64_t begin, int64_t length);
 

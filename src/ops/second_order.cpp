@@ -12,14 +12,16 @@ constexpr int64_t kPiece = 32768;
 }  // namespace
 
 SecondOrder::SecondOrder(const Selection& selection, const Directions& directions, at::ScalarType dtype,
-                         at::Device device)
+                         at::Device device, Products products)
     : directions_(directions),
       options_(at::TensorOptions().device(device).dtype(dtype)),
+      products_(products),
       reads_(Readout::of(selection, directions, directions.count(), device)) {}
 
 SecondOrder SecondOrder::cut() const {
   SecondOrder out(directions_, reads_.cut());
   out.options_ = options_;
+  out.products_ = products_;
   return out;
 }
 
@@ -32,10 +34,12 @@ void SecondOrder::commit(SecondOrder& total) {
   reads_.commit(total.reads_);
 }
 
-void SecondOrder::Part::add(const Tensor& a, const Tensor& b, double scale) {
+void SecondOrder::Part::add(const Tensor& a, const Tensor& b, double scale, Products products) {
   if (!a.defined() || !b.defined()) return;
+  if (a.scalar_type() == at::kBFloat16) return move(long_product(a, b, products).mul_(scale));  // planes
   const int64_t k = a.size(0);
-  const Tensor x = a.reshape({k, -1}), y = b.reshape({k, -1});
+  const Tensor x = a.reshape({k, -1}), y = b.is_same(a) ? x : b.reshape({k, -1});
+  if (x.is_cuda()) return move(long_product(x, y, products).mul_(scale));
   if (recent.defined() && recent.size(0) != k) flush();
   if (!recent.defined()) recent = at::zeros({k, k}, x.options());
   const int64_t m = x.size(1);
@@ -71,9 +75,11 @@ Tensor SecondOrder::Part::symmetric() const {
   return (all.sum + all.sum.t()) / 2;
 }
 
-void SecondOrder::add(const Tensor& a, const Tensor& b, double scale) { residual_.add(a, b, scale); }
+void SecondOrder::add(const Tensor& a, const Tensor& b, double scale) { residual_.add(a, b, scale, products_); }
 void SecondOrder::add_matrix(const Tensor& form) { residual_.move(form); }
-void SecondOrder::add_gauss_newton(const Tensor& a, const Tensor& b, double scale) { gauss_newton_.add(a, b, scale); }
+void SecondOrder::add_gauss_newton(const Tensor& a, const Tensor& b, double scale) {
+  gauss_newton_.add(a, b, scale, products_);
+}
 
 Tensor SecondOrder::gauss_newton() const {
   const int64_t k = directions_.count();

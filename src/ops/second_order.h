@@ -3,12 +3,14 @@
 // Ops add forms that are not yet symmetric; the matrix is symmetrised once, when it is read.
 #include "ops/op.h"
 #include "ops/readout.h"
+#include "ops/tier_products.h"
 
 namespace hesper {
 
 class SecondOrder {
  public:
-  SecondOrder(const Selection& selection, const Directions& directions, at::ScalarType dtype, at::Device device);
+  SecondOrder(const Selection& selection, const Directions& directions, at::ScalarType dtype, at::Device device,
+              Products products = Products::full);
 
   /// A fresh one for a cut of the tokens, in the same terms; `commit` adds it to the whole.
   SecondOrder cut() const;
@@ -29,7 +31,7 @@ class SecondOrder {
   struct Part {
     Tensor recent;  // (K, K) working precision: since the last flush
     Tensor sum;     // (K, K) fp64; undefined until something is moved into it
-    void add(const Tensor& a, const Tensor& b, double scale);
+    void add(const Tensor& a, const Tensor& b, double scale, Products products);
     void move(const Tensor& form);
     void flush();
     bool any() const { return sum.defined() || recent.defined(); }
@@ -39,6 +41,7 @@ class SecondOrder {
 
   const Directions& directions_;
   at::TensorOptions options_;
+  Products products_ = Products::full;
   Part gauss_newton_, residual_;
   Readout reads_;
 };

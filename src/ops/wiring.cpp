@@ -1,31 +1,42 @@
 #include "ops/wiring.h"
 
 #include "ops/directions.h"
+#include "ops/fused.h"
 #include "ops/parameters.h"
 #include "ops/readout.h"
 
 namespace hesper {
 
-Rotary::Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens) : Op({x}, {}) {
+Rotary::Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, at::Device device) : Op({x}, {}) {
   const Tensor frequency = at::tensor(at::ArrayRef<double>(inverse_frequencies), at::kDouble);
   const Tensor angle = at::arange(tokens, at::kDouble).unsqueeze(1) * frequency;
-  cos_ = angle.cos();
-  sin_ = angle.sin();
+  cos_ = angle.cos().to(device);
+  sin_ = angle.sin().to(device);
   cos_low_ = cos_.to(at::kFloat);
   sin_low_ = sin_.to(at::kFloat);
 }
 
+// cos or sin of the tokens' angles: (rows, D/2)
+Tensor Rotary::angles(const Tensor& wide, const Tensor& low, const Tokens& tokens, at::ScalarType dtype) const {
+  const Tensor t = (dtype == at::kDouble ? wide : low).narrow(0, tokens.offset, tokens.length);
+  return tokens.sequences == 1 ? t : t.repeat({tokens.sequences, 1});
+}
+
 // x (..., rows, heads * D)
 Tensor Rotary::turn(const Tensor& x, const Tokens& tokens, bool back) const {
-  const int64_t half = cos_.size(1);
-  const auto table = [&](const Tensor& wide, const Tensor& low) {
-    const Tensor t = (x.scalar_type() == at::kDouble ? wide : low).narrow(0, tokens.offset, tokens.length);
-    return t.repeat({tokens.sequences, 1}).unsqueeze(1).to(x.device());  // (rows, 1, D/2)
-  };
-  const Tensor c = table(cos_, cos_low_), s = back ? -table(sin_, sin_low_) : table(sin_, sin_low_);
-  const Tensor heads = x.unflatten(-1, {-1, 2, half});  // (..., rows, heads, 2, D/2)
+  const Tensor c = angles(cos_, cos_low_, tokens, x.scalar_type()).unsqueeze(1);
+  Tensor s = angles(sin_, sin_low_, tokens, x.scalar_type()).unsqueeze(1);
+  if (back) s = -s;
+  const Tensor heads = x.unflatten(-1, {-1, 2, cos_.size(1)});  // (..., rows, heads, 2, D/2)
   const Tensor a = heads.select(-2, 0), b = heads.select(-2, 1);
   return at::stack({a * c - b * s, b * c + a * s}, -2).flatten(-3);
+}
+
+Tensor Rotary::turn_tangent(const Tangent& t, const Tensor& x, bool back) const {
+  if (!x.defined()) return {};
+  if (!fused::serves_map(x) || cos_.size(1) % 4 != 0) return turn(x, t.tokens, back);
+  return fused::rotary(x, angles(cos_, cos_low_, t.tokens, at::kFloat), angles(sin_, sin_low_, t.tokens, at::kFloat),
+                       back, fused::as(back && t.factors != 0, t.parameters.products()));
 }
 
 Tensor Rotary::forward(const Primal& p, const Tensors& x, Kept&) const { return turn(x[0], p.tokens, false); }
@@ -33,10 +44,10 @@ Tensors Rotary::adjoint(const Primal& p, const Tensor& y_bar, unsigned, Kept&, R
   return {turn(y_bar, p.tokens, true)};
 }
 Tensor Rotary::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept&) const {
-  return x_dot[0].defined() ? turn(x_dot[0], t.tokens, false) : Tensor();
+  return turn_tangent(t, x_dot[0], false);
 }
 Tensors Rotary::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept&, Readout&) const {
-  return {y_bar_dot.defined() ? turn(y_bar_dot, t.tokens, true) : Tensor()};
+  return {turn_tangent(t, y_bar_dot, true)};
 }
 
 Tensor Embedding::rows(const Tokens& tokens) const {

@@ -28,8 +28,8 @@ class Add : public Op {
 /// by the angle position * inverse_frequency[i]. The transpose is the turn by the opposite angle.
 class Rotary : public Op {
  public:
-  /// inverse_frequencies: D/2 of them, fp64; positions 0 .. tokens-1 are tabulated.
-  Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens);
+  /// inverse_frequencies: D/2 of them, fp64; positions 0 .. tokens-1 are tabulated on the device of the passes.
+  Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, at::Device device = at::kCPU);
   Tensor forward(const Primal&, const Tensors& x, Kept&) const override;
   Tensors adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept&, Readout&) const override;
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
@@ -39,7 +39,9 @@ class Rotary : public Op {
   std::string name() const override { return "rotary"; }
 
  private:
+  Tensor angles(const Tensor& wide, const Tensor& low, const Tokens& tokens, at::ScalarType dtype) const;
   Tensor turn(const Tensor& x, const Tokens& tokens, bool back) const;
+  Tensor turn_tangent(const Tangent& t, const Tensor& x, bool back) const;
   Tensor cos_, sin_;          // (tokens, D/2) fp64
   Tensor cos_low_, sin_low_;  // the same, fp32
 };

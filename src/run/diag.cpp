@@ -11,6 +11,7 @@
 #include "hessian/split_samples.h"
 #include "model/build_program.h"
 #include "run/diag_plan.h"
+#include "run/exact_files.h"
 #include "run/memory.h"
 #include "run/primal_batches.h"
 #include "run/result_files.h"
@@ -44,10 +45,10 @@ WindowSamples draw(const Job& job, const TangentPass& pass, const Selection& sel
     const AdjointStart start{AdjointStart::Kind::factor, job.options.seed, number, first, count};
     const Tensor g = gauss_newton_samples(pass, start, place);
     const Tensor r = residual_samples(pass, selection, start, place, precision);
-    return {g + r, g, r};
+    return {(g + r).cpu(), g.cpu(), r.cpu()};
   }
   const Tensor v = rademacher(selection, job.options.seed, number, first, count, precision).to(job.options.device);
-  return {hutchinson_samples(pass, selection, v, place, job.options.curvature), {}, {}};
+  return {hutchinson_samples(pass, selection, v, place, job.options.curvature).cpu(), {}, {}};
 }
 
 /// A group with the moments of its tensors.
@@ -112,8 +113,8 @@ double product_flops(const Job& job, const Selection& selection) {
 /// Joint or layer by the smaller (variance x cost), the variance's ratio a geometric mean over the tensors.
 bool pilot_says_joint(const Job& job, PrimalBatches& primal, const Parameters& parameters, int64_t directions,
                       nlohmann::json& note) {
-  const std::vector<ProbeGroup> together = probe_groups(job.selection, true),
-                                alone = probe_groups(job.selection, false);
+  const std::vector<ProbeGroup> together = probe_groups(job.selection, true, job.options.device),
+                                alone = probe_groups(job.selection, false, job.options.device);
   const Tape& tape = primal.tape(0);
   const auto variances = [&](const ProbeGroup& group) {
     const Tape own = narrowed(tape, job.program, group.selection);
@@ -184,30 +185,34 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
   if (options.method == DiagMethod::split && options.curvature != Curvature::hessian)
     throw std::invalid_argument(fmt::format("--method split is for --curvature hessian, not {}",
                                             options.curvature == Curvature::residual ? "residual" : "gauss-newton"));
-  const Job job{model, selection, sums, windows, options, build_program(model.config(), windows.ids.size(1))};
+  const Job job{model,   selection, sums,
+                windows, options,   build_program(model.config(), windows.ids.size(1), options.device)};
   if (options.rule)
     for (size_t i = 0; i < sums.size(); ++i)
       check_rule(*options.rule, sums[i], selection.tensors[i].name, windows.ids.size(0));
   const int64_t b = job.b();
-  const PeakMemory memory;
+  const PeakMemory memory(options.device);
   const Clock::time_point begin = Clock::now();
   DiagonalResult result;
 
   bool joint = options.scope == ProbeScope::joint && selection.tensors.size() > 1;
-  Plan plan = plan_groups(job.program, model, selection, probe_groups(selection, joint), sums, windows, options);
+  Plan plan = plan_groups(job.program, model, selection, probe_groups(selection, joint, options.device), sums, windows,
+                          options);
   Tensor first;  // samples to repeat in fp64
   std::vector<ProbeGroup> groups;
   {
-    const Parameters parameters(model.weights.values, options.precision, options.device);
-    PrimalBatches primal(job.program, parameters, selection.selection, windows, plan.batch, plan.primal);
+    const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
+    const Selection here = selection.selection.to(options.device);
+    PrimalBatches primal(job.program, parameters, here, windows, plan.batch, plan.primal);
     if (options.scope == ProbeScope::automatic && selection.tensors.size() > 1) {
       nlohmann::json pilot;
       joint = pilot_says_joint(job, primal, parameters, std::min(plan.directions, least_probes), pilot);
       result.notes["pilot"] = pilot;
       if (joint)
-        plan = plan_groups(job.program, model, selection, probe_groups(selection, true), sums, windows, options);
+        plan = plan_groups(job.program, model, selection, probe_groups(selection, true, options.device), sums, windows,
+                           options);
     }
-    groups = probe_groups(selection, joint);
+    groups = probe_groups(selection, joint, options.device);
     std::vector<Estimate> estimates;
     for (const ProbeGroup& group : groups) {
       estimates.emplace_back(group, job);
@@ -265,8 +270,8 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
   }
   result.peak_memory = memory.peak();
   result.device = options.device.str();
-  result.precision = fmt::format("{} tangents, {} primal", plan.precision == at::kDouble ? "fp64" : "fp32",
-                                 plan.primal == at::kDouble ? "fp64" : "fp32");
+  result.precision =
+      fmt::format("{} tangents, {} primal", precision_name(plan.precision, plan.products), precision_name(plan.primal));
   result.notes["probe_scope"] = joint ? "joint" : "layer";
   result.notes["plan"] = plan_json(plan);
   return result;

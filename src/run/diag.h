@@ -34,6 +34,7 @@ struct DiagOptions {
   Curvature curvature = Curvature::hessian;
   at::Device device = at::kCPU;
   at::ScalarType precision = at::kFloat;  // tangents
+  Products products = Products::full;     // how fp32 tangents are multiplied; the others on a GPU only
   std::optional<at::ScalarType> primal;   // unset: as Plan chooses
   int64_t directions = 0;                 // K; 0: as Plan chooses
   int64_t batch = 1;                      // windows of a primal pass

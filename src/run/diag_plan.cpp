@@ -19,15 +19,15 @@ std::vector<UnitSums> unit_sums(const Model& model, const ResolvedSelection& sel
   return out;
 }
 
-std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint) {
+std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint, at::Device device) {
   std::vector<ProbeGroup> groups;
   if (joint) {
-    groups.push_back({selection.selection, {}});
+    groups.push_back({selection.selection.to(device), {}});
     for (size_t i = 0; i < selection.tensors.size(); ++i) groups[0].tensors.push_back(i);
     return groups;
   }
   const std::vector<ResolvedSelection> parts = split_by_tensor(selection);
-  for (size_t i = 0; i < parts.size(); ++i) groups.push_back({parts[i].selection, {i}});
+  for (size_t i = 0; i < parts.size(); ++i) groups.push_back({parts[i].selection.to(device), {i}});
   return groups;
 }
 
@@ -41,20 +41,25 @@ PlanRequest diag_request(const Program& program, const Model& model, const Selec
   r.windows = windows.ids.size(0);
   r.batch = options.batch;
   r.tokens = windows.ids.size(1);
+  r.device = options.device;
   r.precision = options.precision;
+  r.products = options.products;
   r.primal = options.primal;
   r.directions = options.directions;
-  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : free_memory() + anonymous_memory();
+  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : allowed_memory(options.device);
   r.matrices = 0;
   r.measure_precision = options.measure_precision;
   int64_t of_sums = 0;
   for (const UnitSums& s : sums) of_sums += s.size();
   const int64_t n = selection.size(), b = r.windows;
-  // Moments of entries and sums; mean, probe and total when they are read; the gradient beside each tape; indices and
+  // The gradient beside each tape, and the indices of the selection.
+  r.beside = 8 * n * std::min(options.batch, b) + 8 * n;
+  // On the CPU, which a GPU's plan leaves out: moments of entries and sums; mean, probe and total when they are read;
   // w^2 / 2 of the selection.
-  r.beside = DiagonalMoments::bytes(n, b) + DiagonalMoments::bytes(of_sums, b) + 8 * (3 * (n + of_sums) + 2 * n) +
-             8 * n * std::min(options.batch, b);
-  if (options.method == DiagMethod::split) r.beside += 2 * DiagonalMoments::bytes(n, b) + 8 * 3 * n;
+  if (options.device.is_cpu())
+    r.beside += DiagonalMoments::bytes(n, b) + DiagonalMoments::bytes(of_sums, b) + 8 * (3 * (n + of_sums) + n);
+  if (options.device.is_cpu() && options.method == DiagMethod::split)
+    r.beside += 2 * DiagonalMoments::bytes(n, b) + 8 * 3 * n;
   return r;
 }
 
@@ -74,9 +79,10 @@ Plan plan_groups(const Program& program, const Model& model, const ResolvedSelec
 
 Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                const Windows& windows, const DiagOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1));
-  return plan_groups(program, model, selection, probe_groups(selection, options.scope == ProbeScope::joint), sums,
-                     windows, options);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  return plan_groups(program, model, selection,
+                     probe_groups(selection, options.scope == ProbeScope::joint, options.device), sums, windows,
+                     options);
 }
 
 }  // namespace hesper

@@ -11,10 +11,10 @@ PlanRequest diag_request(const Program& program, const Model& model, const Selec
 
 /// Probes extend over each of these: every tensor alone, or all of them.
 struct ProbeGroup {
-  Selection selection;
+  Selection selection;          // on the device
   std::vector<size_t> tensors;  // of the whole selection; in `selection` one after another
 };
-std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint);
+std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint, at::Device device);
 
 /// Plan of a run with these groups.
 Plan plan_groups(const Program& program, const Model& model, const ResolvedSelection& selection,

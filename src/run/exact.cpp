@@ -52,10 +52,17 @@ struct Sum {
 
 struct Job {
   const Model& model;
-  const Selection& selection;
   const Windows& windows;
   const ExactOptions& options;
+  Selection selection;  // on the device
   Program program;
+
+  Job(const Model& model, const Selection& selection, const Windows& windows, const ExactOptions& options)
+      : model(model),
+        windows(windows),
+        options(options),
+        selection(selection.to(options.device)),
+        program(build_program(model.config(), windows.ids.size(1), options.device)) {}
 
   int64_t b() const { return windows.ids.size(0); }
   Tokens tokens(int64_t first, int64_t count) const {
@@ -72,12 +79,14 @@ Plan plan_of(const Job& job) {
   r.windows = job.b();
   r.batch = job.options.batch;
   r.tokens = job.windows.ids.size(1);
+  r.device = job.options.device;
   r.precision = job.options.precision;
+  r.products = job.options.products;
   r.primal = job.options.primal;
   r.pass = job.options.pass;
   r.directions = job.options.directions;
   r.counted = job.windows.labels.slice(1, 1).ge(0).sum().item<int64_t>();
-  r.memory_limit = job.options.memory_limit > 0 ? job.options.memory_limit : free_memory() + anonymous_memory();
+  r.memory_limit = job.options.memory_limit > 0 ? job.options.memory_limit : allowed_memory(job.options.device);
   r.matrices = static_cast<int>(job.options.curvatures.size()) * (job.options.full_errors ? 2 : 1);
   r.measure_precision = job.options.measure_precision;
   return make_plan(r);
@@ -103,6 +112,7 @@ std::vector<Tensor> window_rows(const TangentPass& pass, const Directions& v, in
   } else {
     for (Curvature kind : kinds) out.push_back(pass.product(v, s, kind, plan.recompute));
   }
+  for (Tensor& rows : out) rows = rows.cpu();
   return out;
 }
 
@@ -122,8 +132,8 @@ Tensor repeat_in_double(const Job& job, const Tensor& columns, bool recompute) {
   for (int64_t i = 0; i < columns.numel(); i += check_directions) {
     const Tensor some = columns.slice(0, i, std::min(i + check_directions, columns.numel()));
     const Tensor v = at::zeros({some.numel(), job.selection.size()}, at::kDouble).scatter_(1, some.unsqueeze(1), 1);
-    rows.push_back(
-        pass.product(Directions::dense(job.selection, v, at::kDouble), 0, job.options.curvatures[0], recompute));
+    const Directions directions = Directions::dense(job.selection, v, at::kDouble);
+    rows.push_back(pass.product(directions, 0, job.options.curvatures[0], recompute).cpu());
   }
   return at::cat(rows);
 }
@@ -131,19 +141,19 @@ Tensor repeat_in_double(const Job& job, const Tensor& columns, bool recompute) {
 }  // namespace
 
 Plan plan_exact(const Model& model, const Selection& selection, const Windows& windows, const ExactOptions& options) {
-  return plan_of({model, selection, windows, options, build_program(model.config(), windows.ids.size(1))});
+  return plan_of(Job(model, selection, windows, options));
 }
 
 ExactResult compute_exact(const Model& model, const Selection& selection, const Windows& windows,
                           const ExactOptions& options, const OnProgress& on_progress, const ShouldStop& stop) {
   const at::NoGradGuard no_grad;
-  const Job job{model, selection, windows, options, build_program(model.config(), windows.ids.size(1))};
+  const Job job(model, selection, windows, options);
   const bool autograd = options.engine == Engine::autograd;
   if (autograd && options.curvatures != std::vector<Curvature>{Curvature::hessian})
     throw std::invalid_argument("--engine autograd computes --curvature hessian only");
   const int64_t n = selection.size(), b = job.b();
   ExactResult result;
-  const PeakMemory memory;
+  const PeakMemory memory(options.device);
   result.plan = plan_of(job);
   const Plan& plan = result.plan;
 
@@ -158,7 +168,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
   const Clock::time_point begin = Clock::now();
   const std::vector<Unit> units = make_units(b, plan.batch, n, plan.directions);
   {
-    const Parameters parameters(model.weights.values, options.precision, options.device);
+    const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
     std::optional<Tape> tape;
     std::optional<AutogradEngine> rival;
     Progress progress{static_cast<int64_t>(units.size()), 0, 0, 0};
@@ -169,14 +179,14 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
         rival.reset();
         const Tokens tokens = job.tokens(unit.first_window, unit.windows);
         if (autograd) {
-          rival.emplace(job.program, parameters, selection, tokens, options.precision);
+          rival.emplace(job.program, parameters, job.selection, tokens, options.precision);
           result.losses.narrow(0, unit.first_window, unit.windows).copy_(rival->losses());
-          gradient.add_(rival->gradient());
+          gradient.add_(rival->gradient().cpu());
         } else {
-          tape.emplace(run_primal(job.program, parameters, selection, tokens, plan.primal));
+          tape.emplace(run_primal(job.program, parameters, job.selection, tokens, plan.primal));
           release_free_memory();
           result.losses.narrow(0, unit.first_window, unit.windows).copy_(tape->losses);
-          gradient.add_(tape->gradient.sum(0));
+          gradient.add_(tape->gradient.sum(0).cpu());
         }
         require_finite(result.losses.narrow(0, unit.first_window, unit.windows), unit.first_window);
         result.primal_seconds += since(primal);
@@ -186,10 +196,10 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
         if (autograd && s > 0) break;  // its graph sums the windows of a batch
         std::vector<Tensor> rows;
         if (autograd) {
-          rows = {rival->columns(unit.begin, unit.end).to(at::kDouble)};
+          rows = {rival->columns(unit.begin, unit.end).to(at::kCPU, at::kDouble)};
         } else {
-          const TangentPass pass(job.program, parameters, selection, *tape);
-          rows = window_rows(pass, Directions::units(selection, unit.begin, unit.end, options.precision), s, plan,
+          const TangentPass pass(job.program, parameters, job.selection, *tape);
+          rows = window_rows(pass, Directions::units(job.selection, unit.begin, unit.end, options.precision), s, plan,
                              options.curvatures);
         }
         for (size_t i = 0; i < sums.size(); ++i) sums[i].add(rows[i], unit.begin);
@@ -258,7 +268,7 @@ WindowLosses compute_losses(const Model& model, const Windows& windows, at::Scal
   ExactOptions options;
   options.device = device;
   const Selection nothing;
-  const Job job{model, nothing, windows, options, build_program(model.config(), windows.ids.size(1))};
+  const Job job(model, nothing, windows, options);
   const Parameters parameters(model.weights.values, model.weights.values[0].scalar_type(), device);
   const int64_t b = job.b();
   WindowLosses out{at::zeros({b}, at::kDouble), windows.labels.slice(1, 1).ge(0).sum(1)};

@@ -16,6 +16,7 @@ struct ExactOptions {
   Engine engine = Engine::hesper;
   at::Device device = at::kCPU;
   at::ScalarType precision = at::kFloat;  // tangents
+  Products products = Products::full;     // how fp32 tangents are multiplied; the others on a GPU only
   std::optional<at::ScalarType> primal;   // unset: as Plan chooses
   std::optional<Pass> pass;
   int64_t directions = 0;    // 0: as Plan chooses
@@ -53,7 +54,7 @@ struct ExactResult {
   Plan plan;
   double seconds = 0, primal_seconds = 0, precision_seconds = 0;
   int64_t products = 0;
-  int64_t peak_memory = 0;  // anonymous bytes of the process at the peak
+  int64_t peak_memory = 0;  // at the peak: anonymous bytes of the process, or bytes taken from a GPU
   std::optional<double>
       precision_error;  // of blocks[0]: |A - B|_F / |B|_F over `precision_columns` columns of one window in fp64
   int64_t precision_columns = 0;

@@ -9,6 +9,7 @@
 #include "ops/linear.h"
 #include "run/diag.h"
 #include "run/diag_plan.h"
+#include "run/exact_files.h"
 #include "run/memory.h"
 #include "run/primal_batches.h"
 #include "run/result_files.h"
@@ -99,7 +100,7 @@ class WindowDiagonal {
     if (is_rectangle(part, shape)) {
       const Tensor x = inputs_of(job_.program, tape_, part.parameter, place_);
       if (x.defined()) {
-        const Tensor basis = row_basis(x.index_select(1, part.cols));
+        const Tensor basis = row_basis(x.index_select(1, part.cols.to(x.device())));
         if (basis.size(0) < part.cols.numel() && basis.size(0) <= directions_) return rows(part, shape, basis);
       }
     }
@@ -107,7 +108,8 @@ class WindowDiagonal {
   }
 
   /// Single entries.
-  Tensor units(const Selection& selection) const {
+  Tensor units(const Selection& entries) const {
+    const Selection selection = entries.to(parameters_.device());
     const Tape own = narrowed(tape_, job_.program, selection);
     const TangentPass pass(job_.program, parameters_, selection, own);
     Tensor out = at::empty({selection.size()}, at::kDouble);
@@ -127,8 +129,9 @@ class WindowDiagonal {
     Tensor out = at::zeros({part.rows.numel(), part.cols.numel()}, at::kDouble);
     const Tensor v = basis.to(parameters_.working());
     for (int64_t r = 0; r < out.size(0); ++r) {
-      Selection row;
-      row.add(part.parameter, shape, part.rows[r] * part.columns + part.cols);
+      Selection entries;
+      entries.add(part.parameter, shape, part.rows[r] * part.columns + part.cols);
+      const Selection row = entries.to(parameters_.device());
       const Tape own = narrowed(tape_, job_.program, row);
       const TangentPass pass(job_.program, parameters_, row, own);
       const Tensor form =
@@ -151,10 +154,11 @@ double measure_precision(const Job& job, const ResolvedSelection& tensor, const 
   constexpr int64_t entries = 16;
   const SelectedPart& part = tensor.selection.parts()[0];
   const Tensor chosen = std::get<0>(at::randperm(part.size, at::kLong).slice(0, 0, entries).sort());
-  Selection some;
+  Selection some;  // on the CPU
   some.add(part.parameter, tensor.tensors[0].shape, part.flat.index_select(0, chosen));
   const Parameters parameters(job.model.weights.values, at::kDouble, job.options.device);
-  PrimalBatches primal(job.program, parameters, some, job.windows, 1, at::kDouble);
+  const Selection here = some.to(job.options.device);
+  PrimalBatches primal(job.program, parameters, here, job.windows, 1, at::kDouble);
   const WindowDiagonal diagonal(job, parameters, primal.tape(0), 0, check_directions, [](int64_t) {});
   const Tensor exact = diagonal.units(some);
   return (d.index_select(0, chosen) - exact).norm().item<double>() / exact.norm().item<double>();
@@ -164,16 +168,17 @@ double measure_precision(const Job& job, const ResolvedSelection& tensor, const 
 
 Plan plan_exact_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                      const Windows& windows, const DiagOptions& options) {
-  return plan_units({model, selection, windows, options, build_program(model.config(), windows.ids.size(1))}, sums);
+  return plan_units(
+      {model, selection, windows, options, build_program(model.config(), windows.ids.size(1), options.device)}, sums);
 }
 
 DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& selection,
                                   const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
                                   const OnProgress& on_progress, const ShouldStop& stop) {
   const at::NoGradGuard no_grad;
-  const Job job{model, selection, windows, options, build_program(model.config(), windows.ids.size(1))};
+  const Job job{model, selection, windows, options, build_program(model.config(), windows.ids.size(1), options.device)};
   const int64_t b = windows.ids.size(0);
-  const PeakMemory memory;
+  const PeakMemory memory(options.device);
   const auto begin = std::chrono::steady_clock::now();
   const Plan plan = plan_units(job, sums);
   const std::vector<ResolvedSelection> parts = split_by_tensor(selection);
@@ -186,8 +191,9 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
   Progress progress{plan.units, 0, 0, 0};
   Tensor first;  // of the first tensor in window 0
   {
-    const Parameters parameters(model.weights.values, options.precision, options.device);
-    PrimalBatches primal(job.program, parameters, selection.selection, windows, plan.batch, plan.primal);
+    const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
+    const Selection here = selection.selection.to(options.device);
+    PrimalBatches primal(job.program, parameters, here, windows, plan.batch, plan.primal);
     for (int64_t s = 0; s < b; ++s)
       for (size_t i = 0; i < parts.size(); ++i) {
         const auto carried = [&](int64_t directions) {
@@ -214,8 +220,8 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
   result.products = static_cast<int64_t>(progress.products);
   result.seconds = progress.seconds;
   result.device = options.device.str();
-  result.precision = fmt::format("{} tangents, {} primal", plan.precision == at::kDouble ? "fp64" : "fp32",
-                                 plan.primal == at::kDouble ? "fp64" : "fp32");
+  result.precision =
+      fmt::format("{} tangents, {} primal", precision_name(plan.precision, plan.products), precision_name(plan.primal));
   result.peak_memory = memory.peak();
   result.notes["plan"] = plan_json(plan);
   return result;

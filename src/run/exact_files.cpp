@@ -101,10 +101,11 @@ RunRecord record_of(const ExactJob& job, const ExactResult& result, const ExactB
   record.products = result.products;
   record.seconds = result.seconds;
   record.device = job.options.device.str();
-  record.precision = job.options.engine == Engine::autograd
-                         ? precision_name(job.options.precision)
-                         : fmt::format("{} tangents, {} primal", precision_name(result.plan.precision),
-                                       precision_name(result.plan.primal));
+  record.precision =
+      job.options.engine == Engine::autograd
+          ? precision_name(job.options.precision)
+          : fmt::format("{} tangents, {} primal", precision_name(result.plan.precision, result.plan.products),
+                        precision_name(result.plan.primal));
   record.peak_memory = result.peak_memory;
   record.errors.symmetry = block.symmetry_error;
   record.errors.data = block.data_error;
@@ -114,7 +115,10 @@ RunRecord record_of(const ExactJob& job, const ExactResult& result, const ExactB
 
 }  // namespace
 
-std::string precision_name(at::ScalarType precision) { return precision == at::kDouble ? "fp64" : "fp32"; }
+std::string precision_name(at::ScalarType precision, Products products) {
+  if (products != Products::full) return to_string(products);
+  return precision == at::kDouble ? "fp64" : "fp32";
+}
 
 std::string to_string(Curvature curvature) {
   switch (curvature) {
@@ -168,7 +172,7 @@ json exact_configuration(const ExactJob& job, Curvature curvature) {
           {"curvature", to_string(curvature)},
           {"engine", o.engine == Engine::hesper ? "hesper" : "autograd"},
           {"pass", o.pass ? to_string(*o.pass) : "auto"},
-          {"precision", precision_name(o.precision)},
+          {"precision", precision_name(o.precision, o.products)},
           {"primal_precision", o.primal ? precision_name(*o.primal) : "auto"},
           {"errors", o.full_errors ? "full" : "summary"}};
 }

@@ -61,7 +61,7 @@ std::vector<WrittenResult> write_exact(const std::filesystem::path& folder, cons
                                        const ExactResult& result);
 
 /// "fp64", "fp32", as flags and records say them.
-std::string precision_name(at::ScalarType precision);
+std::string precision_name(at::ScalarType precision, Products products = Products::full);
 std::string to_string(Curvature curvature);
 std::string to_string(Objective objective);
 

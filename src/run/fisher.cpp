@@ -8,6 +8,7 @@
 
 #include "model/build_program.h"
 #include "run/diag_plan.h"
+#include "run/exact_files.h"
 #include "run/memory.h"
 #include "run/primal_batches.h"
 #include "run/result_files.h"
@@ -50,6 +51,7 @@ Plan plan_of(const Program& program, const Model& model, const Selection& select
   DiagOptions engine;
   engine.device = o.device;
   engine.precision = o.precision;
+  engine.products = o.products;
   engine.primal = o.primal;
   engine.directions = o.directions;
   engine.batch = o.batch;
@@ -58,7 +60,7 @@ Plan plan_of(const Program& program, const Model& model, const Selection& select
   PlanRequest r = diag_request(program, model, selection, sums, windows, engine);
   r.pass = is_sampled(o.kind) ? Pass::adjoint : Pass::primal;
   r.columns = is_sampled(o.kind) ? o.probes : 1;
-  if (o.kind == FisherKind::input_gram)
+  if (o.kind == FisherKind::input_gram && o.device.is_cpu())  // where they are kept
     for (const SelectedPart& part : selection.parts()) r.beside += part.columns * part.columns * 8;
   Plan plan = make_plan(r);
   if (!is_sampled(o.kind)) plan.directions = 1;
@@ -91,7 +93,7 @@ Windows first_of(const Windows& w, int64_t count) {
 
 Plan plan_fisher(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                  const Windows& windows, const FisherOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1));
+  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   if (options.kind == FisherKind::input_gram) linear_layers_of(program, selection.selection);
   return plan_of(program, model, selection.selection, sums, windows, options);
 }
@@ -100,14 +102,14 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
                             const Windows& windows, const FisherOptions& options, const OnProgress& on_progress,
                             const ShouldStop& stop) {
   const at::NoGradGuard no_grad;
-  const PeakMemory memory;
+  const PeakMemory memory(options.device);
   const Clock::time_point begin = Clock::now();
-  const Selection& selection = chosen.selection;
-  const Program program = build_program(model.config(), windows.ids.size(1));
+  const Selection &selection = chosen.selection, here = selection.to(options.device);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   const Plan plan = plan_of(program, model, selection, sums, windows, options);
   const bool sampled = is_sampled(options.kind);
   const auto sampler = [&](const Parameters& parameters, const Windows& of, int64_t probes, at::ScalarType primal) {
-    return FisherSampler{program,      parameters,   selection,
+    return FisherSampler{program,      parameters,   here,
                          of,           options.kind, options.draw,
                          options.seed, probes,       std::min(plan.directions, probes),
                          plan.batch,   primal};
@@ -116,7 +118,7 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
   DiagonalResult& out = result.diagonal;
   Tensor first;  // samples to repeat in fp64
   {
-    const Parameters parameters(model.weights.values, options.precision, options.device);
+    const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
     const FisherSampler run = sampler(parameters, windows, options.probes, plan.primal);
     Moments moments(selection, sums, run.units(), sampled ? Samples::random : Samples::exact);
     if (options.kind == FisherKind::input_gram)
@@ -125,9 +127,10 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
     Progress progress;
     progress.units = run.units() * (sampled ? (options.probes + run.directions - 1) / run.directions : 1);
     out.loss = run.run(
-        [&](int64_t unit, const Tensor& z) {
+        [&](int64_t unit, const Tensor& sample) {
           if (stop && stop()) throw Interrupted("interrupted");
           const int64_t window = options.kind == FisherKind::batch ? unit * plan.batch : unit;
+          const Tensor z = sample.cpu();
           require_finite(z, windows.index[static_cast<size_t>(window)]);
           if (!first.defined()) first = z.slice(0, 0, check_directions).clone();
           moments.add(unit, z);
@@ -147,14 +150,14 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
     const Parameters parameters(model.weights.values, at::kDouble, options.device);
     const Windows some = first_of(windows, options.kind == FisherKind::batch ? plan.batch : 1);
     Tensor exact;
-    sampler(parameters, some, first.size(0), at::kDouble).run([&](int64_t, const Tensor& z) { exact = z; });
+    sampler(parameters, some, first.size(0), at::kDouble).run([&](int64_t, const Tensor& z) { exact = z.cpu(); });
     out.precision_error = (first - exact).norm().item<double>() / exact.norm().item<double>();
   }
   out.peak_memory = memory.peak();
   out.device = options.device.str();
-  const auto name = [](at::ScalarType p) { return p == at::kDouble ? "fp64" : "fp32"; };
-  out.precision = sampled ? fmt::format("{} adjoints, {} primal", name(plan.precision), name(plan.primal))
-                          : fmt::format("{} primal", name(plan.primal));
+  out.precision = sampled ? fmt::format("{} adjoints, {} primal", precision_name(plan.precision, plan.products),
+                                        precision_name(plan.primal))
+                          : fmt::format("{} primal", precision_name(plan.primal));
   out.notes["definition"] = definition(options.kind);
   if (options.kind == FisherKind::batch) {
     const int64_t b = windows.ids.size(0), batches = (b + plan.batch - 1) / plan.batch;

@@ -14,6 +14,7 @@ struct FisherOptions {
   uint64_t seed = 0;
   at::Device device = at::kCPU;
   at::ScalarType precision = at::kFloat;  // adjoints of probes
+  Products products = Products::full;     // how fp32 adjoints are multiplied; the others on a GPU only
   std::optional<at::ScalarType> primal;   // unset: as Plan chooses
   int64_t directions = 0;                 // K; 0: as Plan chooses
   int64_t batch = 1;                      // windows of a primal pass; of a batch, for the kind of that name

@@ -72,7 +72,8 @@ double FisherSampler::run_inputs(const std::function<void(int64_t, const Tensor&
     for (size_t i = 0; i < selection.parts().size(); ++i) {
       const SelectedPart& part = selection.parts()[i];
       const Tensor x = read.inputs[i].to(at::kDouble);
-      if (grams) (*grams)[i].addmm_(x.t(), x, 1, 1 / (share * static_cast<double>(b)));
+      if (grams && x.is_cpu()) (*grams)[i].addmm_(x.t(), x, 1, 1 / (share * static_cast<double>(b)));
+      if (grams && !x.is_cpu()) (*grams)[i].add_(x.t().mm(x).cpu(), 1 / (share * static_cast<double>(b)));
       const Tensor diagonal = x.square().sum(0).div_(share);  // (in)
       z.push_back(diagonal.index_select(0, part.flat.remainder(part.columns)));
     }

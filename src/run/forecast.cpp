@@ -12,6 +12,8 @@ namespace {
 
 // The process with LibTorch loaded and a few small products made: what tiny models peak at (59 MiB).
 constexpr int64_t kLibrary = int64_t{60} << 20;
+// On a GPU: cuBLAS's workspace, and what LibTorch's allocator rounds up.
+constexpr int64_t kDeviceLibrary = int64_t{512} << 20;
 
 int64_t bytes_of(at::ScalarType dtype) { return static_cast<int64_t>(c10::elementSize(dtype)); }
 
@@ -83,9 +85,26 @@ struct Walk {
 int64_t raised(const RunShapes& r, const RunForm& form, const std::vector<int>& parameters) {
   int64_t most = 0;
   for (int p : parameters)
-    if (p >= 0 && form.primal != form.precision && form.primal != r.stored[p])
+    if (p >= 0 && form.primal != form.precision && (form.primal != r.stored[p] || !r.device.is_cpu()))
       most = std::max(most, c10::multiply_integers(r.parameter_shapes[p]) * bytes_of(form.primal));
   return most;
+}
+
+/// Bytes that an op's primal maps hold beside their values.
+int64_t primal_scratch(const Walk& w, const RunForm& form, const Op& op) {
+  const RunShapes& r = w.run;
+  const int64_t e = bytes_of(form.primal);
+  return r.device.is_cpu() ? op.primal_scratch_bytes(r.tokens, form.batch, e)
+                           : op.device_scratch_bytes(r.tokens, form.batch, e);
+}
+/// The same of the tangent maps. On a GPU: composed maps hold twice the matrices of the primal pass, fused ones less
+/// than those.
+int64_t tangent_scratch(const Walk& w, const RunForm& form, const Op& op) {
+  const RunShapes& r = w.run;
+  const int64_t e = bytes_of(form.precision);
+  return r.device.is_cpu()
+             ? op.scratch_bytes(r.tokens, form.directions, e, at::get_num_threads())
+             : (form.products == Products::full ? 2 : 1) * op.device_scratch_bytes(r.tokens, form.directions, e);
 }
 
 int64_t primal_peak(const Walk& w, const RunForm& form) {
@@ -102,14 +121,14 @@ int64_t primal_peak(const Walk& w, const RunForm& form) {
     const OpCost& c = w.ops[i];
     values.add(ops[i]->output);
     bytes.touch(rows * (values.width() + c.temporaries) * pe + raised(r, form, ops[i]->parameters) +
-                ops[i]->primal_scratch_bytes(r.tokens, form.batch, pe));
+                primal_scratch(w, form, *ops[i]));
     if (w.on(static_cast<int>(i))) bytes.add(rows * c.kept_forward * pe);
     for (int x : ops[i]->inputs)
       if (last[x] == static_cast<int>(i)) values.drop(x);
   }
   // The head's input and its adjoint stay to the end, U^T p becomes tape.
   bytes.add(rows * 2 * w.head_width * pe);
-  bytes.touch(raised(r, form, {head.table}) + 3 * 8 * primal_logits_tile(r.tokens, w.words));
+  bytes.touch(raised(r, form, {head.table}) + 3 * 8 * primal_logits_tile(r.tokens, w.words, r.device));
   bytes.touch(raised(r, form, {head.table}) + rows * 5 * w.head_width * pe);
   bytes.add(rows * (2 * w.head_width + 1) * e);
   for (size_t i = ops.size(); i-- > 0;) {
@@ -118,7 +137,7 @@ int64_t primal_peak(const Walk& w, const RunForm& form) {
     bars.add(ops[i]->output);
     for (int x : ops[i]->inputs) bars.add(x);
     bytes.touch(rows * (bars.width() + c.temporaries + std::max<int64_t>(0, c.kept_tape - c.kept_forward)) * pe +
-                raised(r, form, ops[i]->parameters) + ops[i]->primal_scratch_bytes(r.tokens, form.batch, pe));
+                raised(r, form, ops[i]->parameters) + primal_scratch(w, form, *ops[i]));
     bytes.add(rows * (c.kept_tape * e - c.kept_forward * pe));
     bars.drop(ops[i]->output);
   }
@@ -214,32 +233,38 @@ struct Cuts {
 };
 Cuts cuts_of(const RunShapes& r, const RunForm& form) {
   const int64_t k = form.directions;
-  const int64_t cut = form.pass == Pass::adjoint ? adjoint_cut_rows(k) : default_cut_rows(at::kCPU);
+  const int64_t cut = form.pass == Pass::adjoint ? adjoint_cut_rows(k) : default_cut_rows(r.device);
   const int64_t tokens = std::clamp<int64_t>(cut / k, 1, r.tokens);
-  return {k * tokens, std::min<int64_t>(at::get_num_threads(), (r.tokens + tokens - 1) / tokens)};
+  const int64_t workers = r.device.is_cpu() ? at::get_num_threads() : 1;
+  return {k * tokens, std::min<int64_t>(workers, (r.tokens + tokens - 1) / tokens)};
 }
 
 /// Bytes that the cuts of token-local segments hold: every value of a segment and three temporaries of the widest; in
 /// the last segment the head's logits too. And half of that again: their memory leaves holes between the tensors that
 /// stay (measured over the parts: opt-tiny two-pass, K = 16, 1.5 times in fp32, 1.3 in fp64; a random OPT of width 192
-/// once).
+/// once). A GPU's one cut leaves none: its allocator hands the same blocks out again; there [hi | lo | hi] takes 6
+/// bytes a value, and the logits' adjoint is a tile of its own.
 int64_t cut_bytes(const Walk& w, const RunForm& form) {
   const auto [rows, workers] = cuts_of(w.run, form);
   const bool whole = w.run.selection->has(w.run.program->cross_entropy().table);
-  const int64_t tile = tangent_logits_tile(rows, w.words, whole), tokens = rows / form.directions;
-  const int64_t logits = tile + 2 * tile / form.directions + (whole ? 2 * tokens * w.words : 0);
+  const int64_t tile = tangent_logits_tile(rows, w.words, whole, w.run.device), tokens = rows / form.directions;
+  const bool cpu = w.run.device.is_cpu();
+  const int64_t logits = (cpu ? 1 : 2) * tile + 2 * tile / form.directions + (whole ? 2 * tokens * w.words : 0);
+  const int64_t e = form.products == Products::bf16x3 ? 6 : bytes_of(form.precision);
   int64_t most = 0;
   for (const Segment& s : w.run.program->segments())
     if (s.token_local) most = std::max(most, rows * (w.inside[w.number(s)] + 3 * w.widest) + (w.last(s) ? logits : 0));
-  return 3 * workers * most * bytes_of(form.precision) / 2;
+  const int64_t bytes = workers * most * e;
+  return cpu ? bytes + bytes / 2 : bytes;
 }
 
-/// n x n sums; of a chunk its rows, forms and the products at distinct rows x columns of a selected parameter.
+/// n x n sums on a CPU; of a chunk its rows, forms and the products at distinct rows x columns of a selected parameter.
 int64_t result_bytes(const Walk& w, const RunForm& form) {
   const RunShapes& r = w.run;
   const int64_t n = r.carried > 0 ? r.carried : r.selection->size(), k = form.directions, e = bytes_of(form.precision);
   const int64_t workers = cuts_of(r, form).workers;
-  if (form.pass == Pass::primal) return r.beside + n * n * 8 * r.matrices;
+  const int64_t sums = r.beside + (r.device.is_cpu() ? n * n * 8 * r.matrices : 0);
+  if (form.pass == Pass::primal) return sums;
   int64_t reads = 0;
   for (const auto& op : r.program->ops())
     for (int p : op->parameters) {
@@ -251,7 +276,7 @@ int64_t result_bytes(const Walk& w, const RunForm& form) {
     }
   const int64_t chunk = form.pass == Pass::gram ? k * k * (2 * 8 + workers * 2 * (8 + e) + 5 * 8) + k * n * 8
                                                 : 2 * k * n * 8 * std::max(1, r.matrices);
-  return r.beside + n * n * 8 * r.matrices + chunk + workers * k * reads * e;
+  return sums + chunk + workers * k * reads * e;
 }
 
 /// Values of `bytes` each come from the heap while they are smaller than the threshold above which malloc maps them
@@ -267,10 +292,14 @@ int64_t heap_holes(int64_t bytes) {
 Memory forecast_memory(const RunShapes& r, const RunForm& form) {
   const Walk w(r);
   Memory m;
-  m.library = kLibrary;
-  for (size_t p = 0; p < r.stored.size(); ++p)
-    if (r.stored[p] != form.precision)
-      m.weights += c10::multiply_integers(r.parameter_shapes[p]) * bytes_of(form.precision);
+  m.library = r.device.is_cpu() ? kLibrary : kDeviceLibrary;
+  int64_t factor = 0;  // [lo; hi; hi] of the largest weight
+  for (size_t p = 0; p < r.stored.size(); ++p) {
+    const int64_t entries = c10::multiply_integers(r.parameter_shapes[p]);
+    if (!r.device.is_cpu() || r.stored[p] != form.precision) m.weights += entries * bytes_of(form.precision);
+    if (splits(form.products)) factor = std::max(factor, entries * 6);
+  }
+  m.weights += factor;
   m.result = result_bytes(w, form);
   m.primal = primal_peak(w, form);
   m.tape = tape_bytes(w, form);
@@ -279,11 +308,9 @@ Memory forecast_memory(const RunShapes& r, const RunForm& form) {
                        : form.pass == Pass::two_pass ? two_pass_tangents(w, form.recompute)
                                                      : adjoint_tangents(w);
   const int64_t value = form.directions * r.tokens * bytes_of(form.precision);  // of width 1
-  m.tangents = value * each + (r.windows > 1 ? heap_holes(value * w.head_width) : 0);
+  m.tangents = value * each + (r.device.is_cpu() && r.windows > 1 ? heap_holes(value * w.head_width) : 0);
   m.cuts = cut_bytes(w, form);
-  for (const auto& op : r.program->ops())
-    m.attention = std::max(
-        m.attention, op->scratch_bytes(r.tokens, form.directions, bytes_of(form.precision), at::get_num_threads()));
+  for (const auto& op : r.program->ops()) m.attention = std::max(m.attention, tangent_scratch(w, form, *op));
   return m;
 }
 

@@ -7,6 +7,7 @@
 
 #include "model/program.h"
 #include "ops/selection.h"
+#include "ops/tier_products.h"
 
 namespace hesper {
 
@@ -27,7 +28,8 @@ struct RunShapes {
   int64_t windows = 1;                                 // b
   int matrices = 1;                                    // n x n sums kept: one a curvature, twice that with full errors
   int64_t carried = 0;                                 // n where it is not that of the selection (probes of one layer)
-  int64_t beside = 0;                                  // bytes of sums that the caller keeps
+  int64_t beside = 0;                                  // bytes that the caller keeps (on a GPU: there)
+  at::Device device = at::kCPU;
 };
 
 /// How it is to be run.
@@ -37,17 +39,18 @@ struct RunForm {
   bool recompute = false;  // two-pass: a block's tangents are made again on the way back
   int64_t batch = 1;       // windows of the primal pass
   at::ScalarType precision = at::kFloat, primal = at::kDouble;
+  Products products = Products::full;
 };
 
-/// Bytes of anonymous memory by part.
+/// Bytes by part: anonymous memory of the process, or what is taken from a GPU.
 struct Memory {
-  int64_t library = 0;    // the process, LibTorch and MKL themselves
-  int64_t weights = 0;    // copies in working precision (mapped weights do not count)
-  int64_t result = 0;     // n x n sums, rows of a chunk, factors of the selected entries
-  int64_t primal = 0;     // the primal pass at its peak: tape, adjoints, temporaries, weights raised to its precision
-  int64_t tape = 0;       // what the primal pass leaves
-  int64_t tangents = 0;   // of K directions between the segments; two-pass: what goes back reads
-  int64_t cuts = 0;       // temporaries of the cuts of token-local ops and of the head's logits, all threads
+  int64_t library = 0;   // the process, LibTorch and MKL themselves; GPU: cuBLAS's workspace, what allocations round up
+  int64_t weights = 0;   // copies in working precision (mapped weights do not count); GPU: all of them, one factor
+  int64_t result = 0;    // n x n sums (GPU: they stay on the CPU), rows of a chunk, factors of the selected entries
+  int64_t primal = 0;    // the primal pass at its peak: tape, adjoints, temporaries, weights raised to its precision
+  int64_t tape = 0;      // what the primal pass leaves
+  int64_t tangents = 0;  // of K directions between the segments; two-pass: what goes back reads
+  int64_t cuts = 0;      // temporaries of the cuts of token-local ops and of the head's logits, all threads
   int64_t attention = 0;  // score tiles of attention, all threads
   int64_t total() const {
     return library + weights + result + std::max(primal, tape + tangents + std::max(cuts, attention));

@@ -7,6 +7,8 @@
 #include <string>
 #include <thread>
 
+#include "run/device_memory.h"
+
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -32,7 +34,8 @@ int64_t cgroup_number(const char* file) {
 
 }  // namespace
 
-int64_t free_memory() {
+int64_t free_memory(at::Device device) {
+  if (!device.is_cpu()) return device_memory(device).free;
   const int64_t available = kilobytes("/proc/meminfo", "MemAvailable:") * 1024;
   int64_t limit = cgroup_number("/sys/fs/cgroup/memory.max"), used = cgroup_number("/sys/fs/cgroup/memory.current");
   if (limit == std::numeric_limits<int64_t>::max()) {
@@ -45,6 +48,8 @@ int64_t free_memory() {
 
 int64_t anonymous_memory() { return kilobytes("/proc/self/status", "RssAnon:") * 1024; }
 
+int64_t allowed_memory(at::Device device) { return free_memory(device) + (device.is_cpu() ? anonymous_memory() : 0); }
+
 void release_free_memory() {
 #ifdef __GLIBC__
   malloc_trim(0);
@@ -54,10 +59,16 @@ void release_free_memory() {
 struct PeakMemory::State {
   std::atomic<int64_t> peak{0};
   std::atomic<bool> stop{false};
+  int64_t used_before = 0;  // of a GPU
   std::thread sampler;
 };
 
-PeakMemory::PeakMemory() : state_(new State) {
+PeakMemory::PeakMemory(at::Device device) : device_(device), state_(new State) {
+  if (!device_.is_cpu()) {
+    release_device_memory(device_);
+    state_->used_before = device_memory(device_).used;
+    return;
+  }
   state_->peak = anonymous_memory();
   state_->sampler = std::thread([state = state_] {
     while (!state->stop) {
@@ -69,10 +80,13 @@ PeakMemory::PeakMemory() : state_(new State) {
 
 PeakMemory::~PeakMemory() {
   state_->stop = true;
-  state_->sampler.join();
+  if (state_->sampler.joinable()) state_->sampler.join();
   delete state_;
 }
 
-int64_t PeakMemory::peak() const { return std::max(state_->peak.load(), anonymous_memory()); }
+int64_t PeakMemory::peak() const {
+  if (!device_.is_cpu()) return device_memory(device_).used - state_->used_before;
+  return std::max(state_->peak.load(), anonymous_memory());
+}
 
 }  // namespace hesper

@@ -1,22 +1,29 @@
 #pragma once
 // Memory of this process and machine, bytes.
+#include <c10/core/Device.h>
+
 #include <cstdint>
 
 namespace hesper {
 
-/// The smaller of MemAvailable and the cgroup's limit less its use.
-int64_t free_memory();
+/// The smaller of MemAvailable and the cgroup's limit less its use; of a GPU: what it has free, what LibTorch has taken
+/// from it and does not use included.
+int64_t free_memory(at::Device device = at::kCPU);
 /// Anonymous resident memory now (mapped files, such as weights, do not count).
 int64_t anonymous_memory();
 
-/// Hands memory that is free inside the heap back to the system. A pass that has made and dropped many small tensors
-/// leaves holes which the larger ones of the next cannot use.
+/// What a run may take: free_memory, and on a CPU what this process has already, which forecasts count too.
+int64_t allowed_memory(at::Device device);
+
+/// Hands memory that is free inside the heap back to the system (CPU only). A pass that has made and dropped many small
+/// tensors leaves holes which the larger ones of the next cannot use.
 void release_free_memory();
 
-/// Peak of anonymous memory between construction and peak(), sampled by a thread every few milliseconds.
+/// Peak of memory between construction and peak(). CPU: anonymous memory, sampled by a thread every few milliseconds.
+/// GPU: what has been taken from it since construction, all that LibTorch holds included (it gives nothing back).
 class PeakMemory {
  public:
-  PeakMemory();
+  explicit PeakMemory(at::Device device = at::kCPU);
   ~PeakMemory();
   PeakMemory(const PeakMemory&) = delete;
   PeakMemory& operator=(const PeakMemory&) = delete;
@@ -24,6 +31,7 @@ class PeakMemory {
 
  private:
   struct State;
+  at::Device device_;
   State* state_;
 };
 

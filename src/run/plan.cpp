@@ -59,9 +59,11 @@ Plan make_plan(const PlanRequest& r) {
   const Work work = work_of(r);
   Plan plan;
   plan.precision = r.precision;
+  plan.products = r.products;
   plan.batch = std::min(r.batch, r.windows);
   plan.limit = r.memory_limit;
   plan.primal_flops = work.primal;
+  const bool cpu = r.device.is_cpu();
   const auto fits = [&](Pass pass, int64_t k, bool recompute) {
     plan.pass = pass;
     plan.directions = k;
@@ -70,8 +72,9 @@ Plan make_plan(const PlanRequest& r) {
                          : pass == Pass::two_pass ? work.two_pass + (recompute ? work.again : 0)
                          : pass == Pass::adjoint  ? work.adjoint
                                                   : 0;
-    plan.primal = r.primal.value_or(
-        r.precision == at::kDouble || kDoubleCost * work.primal < plan.tangent_flops / 4 ? at::kDouble : at::kFloat);
+    // fp64 costs little on a GPU.
+    const bool wide = !cpu || r.precision == at::kDouble || kDoubleCost * work.primal < plan.tangent_flops / 4;
+    plan.primal = r.primal.value_or(wide ? at::kDouble : at::kFloat);
     plan.memory = forecast_memory(r, plan);
     return plan.memory.total() <= plan.limit;
   };
@@ -89,7 +92,7 @@ Plan make_plan(const PlanRequest& r) {
       r.pass ? *r.pass == Pass::gram : work.gram <= work.two_pass && (r.directions == 0 || r.directions >= n);
   bool ok = gram_wanted && fits(Pass::gram, n, false);
   if (!ok && r.pass != Pass::gram) ok = chunks_fit(false) || (chunked == Pass::two_pass && chunks_fit(true));
-  if (r.matrices > 0) plan.writing = plan.memory.library + n * n * (8 * r.matrices + kWriting);
+  if (cpu && r.matrices > 0) plan.writing = plan.memory.library + n * n * (8 * r.matrices + kWriting);
   if (!ok || plan.writing > plan.limit)
     throw std::runtime_error(fmt::format(
         "memory: the smallest plan ({}, {} direction{} at once) needs {:.0f} MiB, {:.0f} MiB are allowed",

@@ -14,6 +14,7 @@ std::string to_string(Pass pass);
 struct PlanRequest : RunShapes {
   int64_t counted = 0;                    // tokens of all windows that carry loss; 0: all that have a next one
   int64_t batch = 1;                      // B: windows of one primal pass
+  Products products = Products::full;     // of fp32 tangents
   at::ScalarType precision = at::kFloat;  // tangents
   std::optional<at::ScalarType> primal;   // unset: fp64 where its forecast is under a quarter of the tangents' time
   std::optional<Pass> pass;               // unset: the planner chooses
@@ -26,7 +27,7 @@ struct PlanRequest : RunShapes {
 struct Plan : RunForm {  // directions: all n for the Gram pass
   Memory memory;
   Memory check;         // the fp64 repeat of a few columns, after the rest has gone; zero when it is left out
-  int64_t writing = 0;  // the matrices, one of them as a file and its spectrum: after all that
+  int64_t writing = 0;  // the matrices, one of them as a file and its spectrum: after all that; CPU alone
   bool measure_precision = false;
   bool check_recomputes = false;
   int64_t peak() const { return std::max({memory.total(), check.total(), writing}); }

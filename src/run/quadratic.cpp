@@ -55,13 +55,13 @@ class Run {
         options_(options),
         on_progress_(on_progress),
         stop_(stop),
-        program_(build_program(model.config(), windows.ids.size(1))) {
+        program_(build_program(model.config(), windows.ids.size(1), options.device)) {
     const int64_t passes = static_cast<int64_t>(options.steps.size()) + (options.actual_each ? named.count() : 0);
     progress_.units = b() + passes * static_cast<int64_t>(units().size());
   }
 
   QuadraticResult result() {
-    const PeakMemory memory;
+    const PeakMemory memory(options_.device);
     forms();
     const Clock::time_point actual = Clock::now();
     // As stored, each raised to the precision of the pass while it is used.
@@ -176,7 +176,7 @@ class Run {
 
 Plan plan_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,
                     const QuadraticOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1));
+  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   const Selection selection = directions.selection();
   PlanRequest r;
   r.program = &program;
@@ -186,10 +186,11 @@ Plan plan_quadratic(const Model& model, const NamedDirections& directions, const
   r.windows = windows.ids.size(0);
   r.batch = options.batch;
   r.tokens = windows.ids.size(1);
+  r.device = options.device;
   r.precision = options.precision;
   r.primal = options.primal;
   r.pass = Pass::gram;
-  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : free_memory() + anonymous_memory();
+  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : allowed_memory(options.device);
   r.matrices = 8;  // sums and squares of G, R and H, and what a window adds
   r.measure_precision = false;
   r.columns = r.carried = directions.count();

@@ -43,7 +43,7 @@ struct QuadraticResult {
   std::optional<WithError> actual_each;  // (K) l(w + d_k) - l(w)
   std::vector<LineStep> line;            // all directions together
   double seconds = 0, primal_seconds = 0, actual_seconds = 0;
-  int64_t peak_memory = 0;  // anonymous bytes at the peak
+  int64_t peak_memory = 0;  // at the peak: anonymous bytes, or bytes taken from a GPU
 };
 
 /// Memory and cost of the forms (the actual losses need less); nothing is computed. Throws as make_plan does.

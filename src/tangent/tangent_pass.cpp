@@ -12,7 +12,7 @@
 
 namespace hesper {
 
-int64_t default_cut_rows(at::Device device) { return device.is_cpu() ? 512 : 16384; }
+int64_t default_cut_rows(at::Device device) { return device.is_cpu() ? 512 : 32768; }
 int64_t adjoint_cut_rows(int64_t directions) { return 256 * directions; }
 
 /// The state of one pass. Border values are those that cross from one segment to another, (K, T, width).
@@ -52,7 +52,8 @@ TangentPass::TangentPass(const Program& program, const Parameters& parameters, c
       parameters_(parameters),
       selection_(selection),
       tape_(tape),
-      cut_rows_(cut_rows > 0 ? cut_rows : default_cut_rows(parameters.device())) {}
+      cut_rows_(cut_rows > 0 ? cut_rows : default_cut_rows(parameters.device())),
+      factors_(factors_of(program, selection, parameters.products())) {}
 
 namespace {
 
@@ -148,7 +149,8 @@ void TangentPass::forward_cut(Run& run, const Segment& segment, const Cut& cut) 
     Kept kept;
     if (tape_.active[op.output]) {
       const Kept tape = tape_of(tape_.ops[i], run, begin, length);
-      const Tangent t{tokens, parameters_, run.v, tape, run.alive, ~0u, form ? &*form : nullptr};
+      Tangent t{tokens, parameters_, run.v, tape, run.alive, ~0u, form ? &*form : nullptr};
+      t.factor = factors_[i].output;
       Tensors x;
       for (int input : op.inputs) x.push_back(dot[input]);
       dot[op.output] = op.forward_tangent(t, x, kept);
@@ -246,7 +248,9 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut)
     if (!tape_.active[op.output]) continue;
     const Kept tape = tape_of(tape_.ops[i], run, begin, length);
     const unsigned wanted = active_inputs(op, tape_.active);
-    const Tangent t{tokens, parameters_, v, tape, run.alive, wanted};
+    Tangent t{tokens, parameters_, v, tape, run.alive, wanted};
+    t.factors = factors_[i].inputs;
+    t.sums = &bar;
     Kept kept;
     if (!all_kept.empty())
       for (const Tensor& whole : all_kept[i - segment.begin]) kept.push_back(cut_of(whole, begin, length));
@@ -259,11 +263,10 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut)
     out.commit(*run.out);
     for (int x : segment.inputs) {
       Tensor& sum = run.border_bar[x];
-      if (!bar[x].defined() || sum.defined()) continue;
-      if (segment.token_local)
+      if (count == 1)
+        sum = plus(sum, std::exchange(bar[x], Tensor()));
+      else if (bar[x].defined() && !sum.defined())
         sum = at::zeros({run.alive, tape_.tokens.length, bar[x].size(2)}, bar[x].options());
-      else
-        sum = std::exchange(bar[x], Tensor());
     }
   });
   for (int x : segment.inputs)
@@ -328,7 +331,7 @@ Tensor TangentPass::adjoint(const AdjointStart& start, int64_t s) const {
 
 TangentPass::Forms TangentPass::second_order(const Directions& v, int64_t s) const {
   const at::NoGradGuard no_grad;
-  SecondOrder form(selection_, v, parameters_.working(), parameters_.device());
+  SecondOrder form(selection_, v, parameters_.working(), parameters_.device(), parameters_.products());
   Run run{v, s};
   run.form = &form;
   run.border.resize(program_.values());

@@ -10,6 +10,7 @@
 #include "ops/directions.h"
 #include "ops/second_order.h"
 #include "primal/primal.h"
+#include "tangent/factors.h"
 
 namespace hesper {
 
@@ -59,6 +60,7 @@ class TangentPass {
   const Selection& selection_;
   const Tape& tape_;
   int64_t cut_rows_;
+  std::vector<Factors> factors_;  // per op
 };
 
 }  // namespace hesper

@@ -18,7 +18,10 @@ struct Toy {
   Tensors values;  // fp64
   Tokens tokens;
 
-  Parameters parameters(at::ScalarType working = at::kDouble) const { return {values, working, at::kCPU}; }
+  Parameters parameters(at::ScalarType working = at::kDouble, at::Device device = at::kCPU,
+                        Products products = Products::full) const {
+    return {values, working, device, products};
+  }
   Selection select(const std::vector<std::pair<std::string, std::vector<int64_t>>>& entries) const {
     Selection s;
     for (const auto& [name, flat] : entries) {
@@ -44,7 +47,8 @@ struct ToyShape {
   bool tied = true, pre_norm = true;
 };
 
-inline Toy make_toy(const ToyShape& c) {
+/// device: of the program and the tokens.
+inline Toy make_toy(const ToyShape& c, at::Device device = at::kCPU) {
   at::manual_seed(5);
   Toy toy;
   const int64_t d = c.width / c.heads, kv = c.kv_heads * d;
@@ -73,7 +77,7 @@ inline Toy make_toy(const ToyShape& c) {
   norm("norm");
   if (!c.tied) add("lm_head", {c.vocab, c.width}, 1);
 
-  toy.program = std::make_unique<Program>(toy.names);
+  toy.program = std::make_unique<Program>(toy.names, device);
   Program& p = *toy.program;
   const auto make_norm = [&](int x, const std::string& n) {
     return c.llama ? p.rms_norm(x, n, 1e-3) : p.layer_norm(x, n, 1e-3);
@@ -104,7 +108,7 @@ inline Toy make_toy(const ToyShape& c) {
   const Tensor ids = at::randint(c.vocab, {c.windows, c.tokens}, at::kLong);
   Tensor labels = ids.clone();
   if (c.tokens > 4) labels[0][2] = -100;  // windows of unequal counts
-  toy.tokens = make_tokens(ids, labels, at::kCPU);
+  toy.tokens = make_tokens(ids, labels, device);
   return toy;
 }
 

@@ -1,0 +1,163 @@
+// Tensors -> launchers of the fused kernels.
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "ops/cuda/elementwise.h"
+#include "ops/fused.h"
+
+namespace hesper::fused {
+namespace {
+
+using cuda::Layout;
+
+/// Makes the tensor's device current and hands out its stream.
+struct On {
+  explicit On(const Tensor& x) : guard(x.device()), stream(c10::cuda::getCurrentCUDAStream(x.device().index())) {}
+  c10::cuda::CUDAGuard guard;
+  c10::cuda::CUDAStream stream;
+};
+
+Layout layout_of(As as) { return as == As::fp32 ? Layout::fp32 : as == As::bf16x3 ? Layout::bf16x3 : Layout::bf16; }
+
+/// Room for a result shaped like x.
+Tensor room(const Tensor& x, As as) {
+  std::vector<int64_t> shape = x.sizes().vec();
+  if (as == As::bf16x3) shape.back() *= 3;
+  return at::empty(shape, x.options().dtype(as == As::fp32 ? at::kFloat : at::kBFloat16));
+}
+
+/// Contiguous tensors behind pointers, alive as long as this is.
+class Held {
+ public:
+  const float* operator()(const Tensor& x) {
+    if (!x.defined()) return nullptr;
+    held_.push_back(x.contiguous());
+    TORCH_CHECK(held_.back().scalar_type() == at::kFloat && held_.back().is_cuda(), "[fused] fp32 on CUDA, not ",
+                held_.back().options());
+    return held_.back().const_data_ptr<float>();
+  }
+
+ private:
+  Tensors held_;
+};
+
+cuda::NormRows rows_of(const NormTape& t, const Tensor& any, Held& held) {
+  return {any.size(0), any.size(1), any.size(2), t.centred,   held(t.xh),
+          held(t.inv), held(t.u),   held(t.m),   held(t.gain)};
+}
+
+}  // namespace
+
+bool serves(const Tensor& x) { return x.is_cuda() && x.scalar_type() == at::kFloat; }
+bool serves_map(const Tensor& x) { return serves(x) && x.size(-1) % 4 == 0; }
+bool serves_norm(const Tensor& x) { return serves_map(x) && x.size(-1) <= 8192; }
+
+Tensor split(const Tensor& x) {
+  const On on(x);
+  Held held;
+  Tensor out = room(x, As::bf16x3);
+  cuda::split(on.stream, held(x), x.numel() / x.size(-1), x.size(-1), out.data_ptr(), Layout::bf16x3);
+  return out;
+}
+
+Tensor split_weight(const Tensor& w, int64_t axis) {
+  const On on(w);
+  Held held;
+  const int64_t r = w.size(0), c = w.size(1);
+  Tensor out = axis == 0 ? at::empty({3 * r, c}, w.options().dtype(at::kBFloat16))
+                         : at::empty({r, 3 * c}, w.options().dtype(at::kBFloat16));
+  cuda::split_weight(on.stream, held(w), r, c, out.data_ptr(), axis == 0 ? r * c : c, axis == 0 ? c : 3 * c);
+  return out;
+}
+
+Tensors planes(const Tensor& x) {
+  const On on(x);
+  Held held;
+  const Tensor both = at::empty({2, x.size(0), x.size(1)}, x.options().dtype(at::kBFloat16));
+  const Tensor hi = both[0], lo = both[1];
+  cuda::split_planes(on.stream, held(x), x.numel(), hi.data_ptr(), lo.data_ptr());
+  return {hi, lo};
+}
+
+NormTangent norm_forward(const NormTape& tape, const Tensor& x_dot, As as) {
+  const On on(x_dot);
+  Held held;
+  NormTangent out{at::empty(x_dot.sizes(), x_dot.options()),
+                  at::empty({x_dot.size(0), x_dot.size(1), 1}, x_dot.options()), room(x_dot, as)};
+  cuda::norm_forward(on.stream, rows_of(tape, x_dot, held), held(x_dot), out.xh_dot.data_ptr<float>(),
+                     out.s.data_ptr<float>(), out.y_dot.data_ptr(), layout_of(as));
+  return out;
+}
+
+Tensor norm_adjoint(const NormTape& tape, const Tensor& y_bar_dot, const Tensor& xh_dot, const Tensor& s,
+                    const Tensor& sum) {
+  const Tensor& any = y_bar_dot.defined() ? y_bar_dot : xh_dot;
+  const On on(any);
+  Held held;
+  Tensor out = sum.defined() && sum.is_contiguous() ? sum : at::empty(any.sizes(), any.options());
+  cuda::norm_adjoint(on.stream, rows_of(tape, any, held), held(y_bar_dot), held(xh_dot), held(s), held(sum),
+                     out.data_ptr<float>());
+  return out;
+}
+
+Tensor weighted_sum(const std::vector<std::pair<Tensor, Tensor>>& terms, As as) {
+  const float *x[3], *w[3];
+  int count = 0;
+  Held held;
+  Tensor any;
+  for (const auto& [tangent, weight] : terms) {
+    if (!tangent.defined() || !weight.defined()) continue;
+    any = tangent;
+    x[count] = held(tangent), w[count] = held(weight), ++count;
+  }
+  const On on(any);
+  Tensor out = room(any, as);
+  cuda::weighted_sum(on.stream, any.size(0), any.size(1), any.size(2), count, x, w, out.data_ptr(), layout_of(as));
+  return out;
+}
+
+Tensors gate_adjoint(const Tensor& h, const Tensor& a_dot, const Tensor& u_dot, const Tensor& a, const Tensor& u,
+                     const Tensor& aa, const Tensor& au, As as) {
+  const On on(h);
+  Held held;
+  Tensor a_out = room(h, as), u_out = room(h, as);
+  cuda::gate_adjoint(on.stream, h.size(0), h.size(1), h.size(2), held(h), held(a_dot), held(u_dot), held(a), held(u),
+                     held(aa), held(au), a_out.data_ptr(), u_out.data_ptr(), layout_of(as));
+  return {a_out, u_out};
+}
+
+Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back, As as) {
+  const On on(x);
+  Held held;
+  Tensor out = room(x, as);
+  const int64_t half = cos.size(1);
+  cuda::rotary(on.stream, x.size(0), x.size(1), x.size(2) / (2 * half), half, held(x), held(cos), held(sin),
+               back ? -1 : 1, out.data_ptr(), layout_of(as));
+  return out;
+}
+
+Tensor logits_adjoint(const Tensor& z, const Tensor& z_dot, const Tensor& mean, const Tensor& lse, const Tensor& w,
+                      As as) {
+  const On on(z_dot);
+  Held held;
+  const int64_t rows = z_dot.size(0) * z_dot.size(1), words = z_dot.size(2);
+  Tensor out = as == As::fp32 ? z_dot.view({rows, words})
+                              : at::empty({rows, as == As::bf16 ? words : 2 * words}, z.options().dtype(at::kBFloat16));
+  cuda::logits_adjoint(on.stream, z_dot.size(0), z_dot.size(1), words, held(z), held(z_dot), held(mean), held(lse),
+                       held(w), out.data_ptr(),
+                       as == As::fp32   ? Layout::fp32
+                       : as == As::bf16 ? Layout::bf16
+                                        : Layout::bf16x2);
+  return out;
+}
+
+Tensor logits_root(const Tensor& z, const Tensor& z_dot, const Tensor& mean, const Tensor& lse, const Tensor& w) {
+  const On on(z_dot);
+  Held held;
+  const int64_t k = z_dot.size(0), rows = z_dot.size(1), words = z_dot.size(2);
+  Tensor out = at::empty({2, k, rows * words}, z.options().dtype(at::kBFloat16));
+  cuda::logits_root(on.stream, k, rows, words, held(z), held(z_dot), held(mean), held(lse), held(w), out.data_ptr());
+  return out;
+}
+
+}  // namespace hesper::fused

@@ -1,0 +1,34 @@
+#pragma once
+// What the elementwise launchers share.
+#include <stdexcept>
+#include <string>
+
+#include "ops/cuda/elementwise.h"
+#include "ops/cuda/split.cuh"
+
+namespace hesper::cuda {
+
+constexpr int kThreads = 256;
+inline unsigned blocks_of(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
+
+inline void check_launch(const char* name) {
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess)
+    throw std::runtime_error(std::string("[cuda] ") + name + ": " + cudaGetErrorString(error));
+}
+
+/// Calls f with the writer of a layout.
+template <class F>
+void with_layout(Layout layout, void* out, F f) {
+  switch (layout) {
+    case Layout::fp32:
+      return f(AsFloat{static_cast<float*>(out)});
+    case Layout::bf16x3:
+      return f(AsBf16x3{static_cast<Bf16*>(out)});
+    case Layout::bf16x2:
+      return f(AsBf16x2{static_cast<Bf16*>(out)});
+    case Layout::bf16:
+      return f(AsBf16{static_cast<Bf16*>(out)});
+  }
+}
+
+}  // namespace hesper::cuda

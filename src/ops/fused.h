@@ -1,0 +1,62 @@
+#pragma once
+// Fused forms of the tangent maps between products, for fp32 tangents on a CUDA device: every tangent is read once and
+// written once, as fp32 or as the left factor of the product that reads it (tier_products.h). Each has its composed
+// twin in the op that calls it. Builds without CUDA serve nothing.
+#include "ops/tier_products.h"
+
+namespace hesper::fused {
+
+/// True for fp32 tensors on a CUDA device in a CUDA build. Widths must be multiples of 4 where said.
+bool serves(const Tensor& x);
+
+/// x (..., width) -> (..., 3 width) bf16 [hi | lo | hi].
+Tensor split(const Tensor& x);
+/// w (r, c) -> [hi, hi, lo] along an axis: (3r, c) or (r, 3c).
+Tensor split_weight(const Tensor& w, int64_t axis);
+/// x (K, m) -> {hi, lo} (K, m) bf16 each.
+Tensors planes(const Tensor& x);
+
+/// How an output is written: fp32, or a left factor of that way of products.
+enum class As { fp32, bf16x3, bf16 };
+inline As as(bool factor, Products products) {
+  return !factor ? As::fp32 : products == Products::bf16x3 ? As::bf16x3 : As::bf16;
+}
+
+/// True where the norm kernels serve rows of this tensor: width a multiple of 4, at most 8192.
+bool serves_norm(const Tensor& x);
+struct NormTape {
+  Tensor xh, inv;  // (rows, C), (rows, 1)
+  Tensor u, m;     // (rows, C), (rows, 1)
+  Tensor gain;     // (C) or undefined
+  bool centred;    // layer norm
+};
+struct NormTangent {
+  Tensor xh_dot, s, y_dot;  // (K, rows, C), (K, rows, 1), (K, rows, C) or its factor
+};
+/// norm.h's forward_tangent of x_dot (K, rows, C), gain and bias at rest.
+NormTangent norm_forward(const NormTape& tape, const Tensor& x_dot, As as);
+/// norm.h's x_bar_dot of y_bar_dot (K, rows, C), plus `sum` of that shape. xh_dot and s, y_bar_dot or sum may be
+/// undefined (zero); `sum` may be overwritten by the result.
+Tensor norm_adjoint(const NormTape& tape, const Tensor& y_bar_dot, const Tensor& xh_dot, const Tensor& s,
+                    const Tensor& sum);
+
+/// True where the maps below serve: width a multiple of 4.
+bool serves_map(const Tensor& x);
+/// sum_i x_i w_i, x_i (K, rows, F) and w_i (rows, F); a term with an undefined part is zero. At least one is defined.
+Tensor weighted_sum(const std::vector<std::pair<Tensor, Tensor>>& terms, As as);
+/// activation.h's adjoint_tangent of a gate: {a_bar_dot, u_bar_dot}. h (K, rows, F) defined; a_dot, u_dot, aa may be
+/// undefined.
+Tensors gate_adjoint(const Tensor& h, const Tensor& a_dot, const Tensor& u_dot, const Tensor& a, const Tensor& u,
+                     const Tensor& aa, const Tensor& au, As as);
+/// The turn of wiring.h's Rotary of x (K, rows, heads D): cos, sin (rows, D/2); D a multiple of 8.
+Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back, As as);
+
+/// w p (z_dot - p.z_dot) of a tile of n words, p = exp(z - lse): z (rows, n), z_dot (K, rows, n), mean (K, rows, 1),
+/// lse, w (rows, 1). As fp32 in place of z_dot, or (K rows, 2n) bf16 [hi | lo], or (K rows, n) bf16.
+Tensor logits_adjoint(const Tensor& z, const Tensor& z_dot, const Tensor& mean, const Tensor& lse, const Tensor& w,
+                      As as);
+
+/// The planes {hi, lo} (2, K, rows n) of sqrt(w p) (z_dot - p.z_dot), arguments as above: Gram form of the head.
+Tensor logits_root(const Tensor& z, const Tensor& z_dot, const Tensor& mean, const Tensor& lse, const Tensor& w);
+
+}  // namespace hesper::fused

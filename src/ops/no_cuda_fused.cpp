@@ -1,0 +1,28 @@
+// Stands in for cuda_fused.cpp in builds without CUDA: nothing is served, so nothing else is ever called.
+#include <stdexcept>
+
+#include "ops/fused.h"
+
+namespace hesper::fused {
+namespace {
+[[noreturn]] void absent() { throw std::logic_error("[fused] this build has no CUDA kernels"); }
+}  // namespace
+
+bool serves(const Tensor&) { return false; }
+bool serves_norm(const Tensor&) { return false; }
+bool serves_map(const Tensor&) { return false; }
+Tensor split(const Tensor&) { absent(); }
+Tensor split_weight(const Tensor&, int64_t) { absent(); }
+Tensors planes(const Tensor&) { absent(); }
+NormTangent norm_forward(const NormTape&, const Tensor&, As) { absent(); }
+Tensor norm_adjoint(const NormTape&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
+Tensor weighted_sum(const std::vector<std::pair<Tensor, Tensor>>&, As) { absent(); }
+Tensors gate_adjoint(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                     const Tensor&, As) {
+  absent();
+}
+Tensor rotary(const Tensor&, const Tensor&, const Tensor&, bool, As) { absent(); }
+Tensor logits_adjoint(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, As) { absent(); }
+Tensor logits_root(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
+
+}  // namespace hesper::fused

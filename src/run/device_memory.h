@@ -1,0 +1,20 @@
+#pragma once
+// A GPU's name and memory, bytes.
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <string>
+
+namespace hesper {
+
+struct DeviceMemory {
+  int64_t used = 0;  // of the whole device, by everyone
+  int64_t free = 0;  // not used, or taken by LibTorch's allocator and free in there
+};
+/// Throws std::logic_error in a build without CUDA.
+DeviceMemory device_memory(at::Device device);
+/// Gives the device what LibTorch's allocator has taken from it and does not use.
+void release_device_memory(at::Device device);
+std::string device_name(at::Device device);
+
+}  // namespace hesper
