@@ -89,11 +89,13 @@ class World {
     return out;
   }
 
-  void expect_equal() const {
+  /// condition: by how much cancellation in the op enlarges the roundings of its factors.
+  void expect_equal(double condition = 1) const {
     const Maps exact = run(at::kDouble, at::kCPU, Products::full, false);
-    for (const auto& [products, factor, tolerance] :
+    for (const auto& [products, factor, rounding] :
          {std::tuple{Products::full, false, kFp32}, {Products::bf16x3, true, 2e-5}, {Products::bf16, true, 5e-3}}) {
       SCOPED_TRACE(op_.name() + " " + to_string(products));
+      const double tolerance = condition * rounding;
       const Maps mine = run(at::kFloat, gpu(), products, factor);
       EXPECT_LT(error(value_of(mine.y_dot, exact.y_dot.size(2)), exact.y_dot), tolerance);
       for (size_t i = 0; i < exact.x_bar_dot.size(); ++i) {
@@ -179,21 +181,22 @@ TEST_F(GpuMaps, RotaryEmbedding) {
   }
 }
 
-// Scores large and small (P nearly uniform), tangents with a part that all keys share; one and several rows of tiles.
+// Scores large and small (P nearly uniform), grouped heads, one and several rows of tiles. Of two tokens one has a
+// choice, and dP_0 - Dl = P_1 (dP_0 - dP_1) with P_1 about 0.1: ten times the rounding of dP.
 TEST_F(GpuMaps, AttentionMaps) {
-  for (const auto& [length, heads, kv_heads, width, size] : {std::tuple{300, 4, 4, 64, 1.0},
-                                                             {300, 4, 2, 64, 0.1},
-                                                             {130, 2, 1, 80, 1.0},
-                                                             {65, 2, 2, 16, 1.0},
-                                                             {2, 1, 1, 64, 1.0},
-                                                             {700, 8, 2, 64, 0.05}}) {
+  for (const auto& [length, heads, kv_heads, width, size, condition] : {std::tuple{300, 4, 4, 64, 1.0, 1.0},
+                                                                        {300, 4, 2, 64, 0.1, 1.0},
+                                                                        {130, 2, 1, 80, 1.0, 1.0},
+                                                                        {65, 2, 2, 16, 1.0, 1.0},
+                                                                        {2, 1, 1, 64, 1.0, 10.0},
+                                                                        {700, 8, 2, 64, 0.05, 1.0}}) {
     SCOPED_TRACE(fmt::format("T {} H {} G {} D {} size {}", length, heads, kv_heads, width, size));
     const Attention op(0, 1, 2, {heads, kv_heads, width, 1 / std::sqrt(double(width))});
     World(op,
           {random({length, heads * width}) * size, random({length, kv_heads * width}) * size,
            random({length, kv_heads * width})},
           {})
-        .expect_equal();
+        .expect_equal(condition);
   }
 }
 
