@@ -11,7 +11,7 @@ bool serves(const Tensor& x);
 
 /// x (..., width) -> (..., 3 width) bf16 [hi | lo | hi].
 Tensor split(const Tensor& x);
-/// w (r, c) -> [hi, hi, lo] along an axis: (3r, c) or (r, 3c).
+/// w (r, c) -> [lo, hi, hi] along an axis: (3r, c) or (r, 3c).
 Tensor split_weight(const Tensor& w, int64_t axis);
 /// x (K, m) -> {hi, lo} (K, m) bf16 each.
 Tensors planes(const Tensor& x);
