@@ -31,7 +31,6 @@ struct Bench {
     // Scores with a deviation of 3: rows with a few large probabilities.
     fill_normal(q, ++seed, std::sqrt(3.f)), fill_normal(k, ++seed, std::sqrt(3.f));
     for (auto* x : {&v, &o_bar, &q_dot, &k_dot, &v_dot, &o_bar_dot}) fill_normal(*x, ++seed);
-    workspace.resize(int64_t(current::workspace_bytes(shape<current::Shape>(), K)));
   }
   template <class Shape>
   Shape shape() const {
@@ -61,18 +60,18 @@ typename V::Tangents tangents_of(const Bench& b) {
 template <class V>
 void run_forward(Bench& b, typename V::Products products) {
   V::forward_tangent(b.shape<typename V::Shape>(), tape_of<V>(b), tangents_of<V>(b), b.p.directions, products,
-                     b.o_dot.data, b.r.data, b.workspace.data, nullptr);
+                     b.o_dot.data, b.r.data, b.workspace.data);
 }
 template <class V>
 void run_adjoint(Bench& b, typename V::Products products) {
   V::adjoint_tangent(b.shape<typename V::Shape>(), tape_of<V>(b), tangents_of<V>(b), b.o_dot.data, b.r.data,
                      b.p.o_bar_dot ? b.o_bar_dot.data : nullptr, b.p.directions, products,
-                     {b.q_bar.data, b.k_bar.data, b.v_bar.data}, b.workspace.data, nullptr);
+                     {b.q_bar.data, b.k_bar.data, b.v_bar.data}, b.workspace.data);
 }
 template <class V>
 void run_form(Bench& b, typename V::Products products) {
   V::tangent_and_form(b.shape<typename V::Shape>(), tape_of<V>(b), tangents_of<V>(b), b.p.directions, products,
-                      b.o_dot.data, b.r.data, {b.q_bar.data, b.k_bar.data, b.v_bar.data}, b.workspace.data, nullptr);
+                      b.o_dot.data, b.r.data, {b.q_bar.data, b.k_bar.data, b.v_bar.data}, b.workspace.data);
 }
 
 int failures = 0;
@@ -89,6 +88,7 @@ void report(const char* what, double most, std::initializer_list<double> errors)
 template <class V>
 void check_version(const Problem& p, uint64_t seed, bool tangents) {
   Bench b(p, seed);
+  b.workspace.resize(int64_t(V::workspace_bytes(b.shape<typename V::Shape>(), p.directions)));
   lab::Reference ref(p, b.q.data, b.k.data, b.v.data, b.o_bar.data);
   b.tape_from(ref);
   std::printf("%s T %d H %d G %d D %d K %d%s%s%s%s\n", V::name(), p.tokens, p.heads, p.kv_heads, p.width, p.directions,
@@ -149,6 +149,7 @@ double bound_ms(const Problem& p, double tiles) { return 3 * tiles * p.tokens * 
 template <class V>
 void time_version(const char* name, const Problem& p, int layers) {
   Bench b(p, 99);
+  b.workspace.resize(int64_t(V::workspace_bytes(b.shape<typename V::Shape>(), p.directions)));
   lab::Reference ref(p, b.q.data, b.k.data, b.v.data, b.o_bar.data);
   b.tape_from(ref);
   for (const auto products : {V::Products::bf16x3, V::Products::bf16}) {
@@ -187,6 +188,7 @@ int main(int argc, char** argv) try {
   }
   if (asked("profile")) {
     Bench b({2048, 12, 12, 64, 8}, 99);
+    b.workspace.resize(int64_t(Current::workspace_bytes(b.shape<Current::Shape>(), b.p.directions)));
     lab::Reference ref(b.p, b.q.data, b.k.data, b.v.data, b.o_bar.data);
     b.tape_from(ref);
     run_forward<Current>(b, Current::Products::bf16x3);

@@ -37,7 +37,7 @@ struct AdjointShape {
   static constexpr int resident = Tile<D>::bytes;       // of one of K, K_dot, V, V_dot
   static constexpr int slot = Tile<D, queries>::bytes;  // of one of Q, Q_dot, O_bar, O_bar_dot
   static constexpr int turned = Tile<64>::bytes;        // dS_dot, w of 64 queries
-  static constexpr int turned_tiles = D == 64 ? 1 : 2;  // D = 64: dS_dot, then w in its place
+  static constexpr int turned_tiles = D == 64 ? 1 : 2;  // D = 64: w takes the slot of O_bar_dot
   static constexpr int shared_bytes =
       4 * resident + warpgroups * (4 * slot + turned_tiles * turned + 4 * queries * 4 + 64) + 16;
 };
@@ -103,6 +103,11 @@ __global__ void __launch_bounds__(AdjointShape<D>::threads, 1)
             asm volatile("" : "+r"(of));  // addresses are made anew at each step: kept, they would spill
             const int64_t shared_row = (int64_t(h) * a.blocks + m) * kBlock;
             const int64_t own_row = shared_row + int64_t(of) * a.heads * a.blocks * kBlock;
+            if (m + W < a.blocks) {
+              const int64_t next = int64_t(m + W) * Tile<D>::bytes;
+              if constexpr (kTangents) prefetch(a.q_dot.head(of, h) + next, Tile<D>::bytes);
+              if constexpr (!kForm) prefetch(a.o_bar_dot.head(of, h) + next, Tile<D>::bytes);
+            }
 #pragma unroll 1
             for (int part = 0; part < kSteps; ++part, ++step) {
               const auto push = [&](int i, const char* head, const float* values) {
@@ -120,11 +125,10 @@ __global__ void __launch_bounds__(AdjointShape<D>::threads, 1)
                               full(i));
                 }
               };
+              // In the order in which the consumers give the slots back.
+              if constexpr (kTangents) push(kO, a.o_bar.head(0, h), a.Dl + shared_row);
               push(kQ, a.q.head(0, h), a.L + shared_row);
-              if constexpr (kTangents) {
-                push(kO, a.o_bar.head(0, h), a.Dl + shared_row);
-                push(kQDot, a.q_dot.head(of, h), a.r + own_row);
-              }
+              if constexpr (kTangents) push(kQDot, a.q_dot.head(of, h), a.r + own_row);
               // the form reads e alone
               push(kODot, kForm ? nullptr : a.o_bar_dot.head(of, h), a.Dl_dot + own_row);
             }
@@ -140,7 +144,7 @@ __global__ void __launch_bounds__(AdjointShape<D>::threads, 1)
   const uint32_t q = slots + kQ * Cut::slot, o_bar = slots + kO * Cut::slot, q_dot = slots + kQDot * Cut::slot,
                  o_bar_dot = slots + kODot * Cut::slot;
   const uint32_t turned = all_turned + role * Cut::turned_tiles * Cut::turned,
-                 turned_w = turned + (Cut::turned_tiles - 1) * Cut::turned;
+                 turned_w = kOneStep ? o_bar_dot : turned + Cut::turned;
   const float* const row_values = reinterpret_cast<const float*>(shared + (rows - base));
   const auto release = [&](int i) {
     __syncwarp();
@@ -176,20 +180,20 @@ __global__ void __launch_bounds__(AdjointShape<D>::threads, 1)
           float s[N / 2], s_dot[N / 2], dp[N / 2], dp_dot[N / 2];
           uint32_t p_hi[N / 4], p_lo[N / 4], w_hi[N / 4], w_lo[N / 4];
           uint32_t p_dot_hi[N / 4], p_dot_lo[N / 4], ds_dot_hi[N / 4], ds_dot_lo[N / 4];
-          barrier_wait(full(kQ), parity);
-          wgmma_fence();
-          multiply_rows<D, N, true>(s, k, q, false);
           if constexpr (kTangents) {
             barrier_wait(full(kO), parity);
             wgmma_fence();
             multiply_rows<D, N, Full>(dp, v, o_bar, false);
-            wgmma_commit();
+          }
+          barrier_wait(full(kQ), parity);
+          wgmma_fence();
+          multiply_rows<D, N, true>(s, k, q, false);
+          wgmma_commit();
+          if constexpr (kTangents) {
             barrier_wait(full(kQDot), parity);
             wgmma_fence();
             multiply_rows<D, N, true>(s_dot, k, q_dot, false);
             multiply_rows<D, N, true>(s_dot, k_dot, q, true);
-          } else {
-            wgmma_commit();
           }
           if constexpr (kForm) {
             wgmma_commit();
@@ -248,7 +252,7 @@ __global__ void __launch_bounds__(AdjointShape<D>::threads, 1)
               w_lo[j] = pack(2 * low_of(w_lo[j]), 2 * high_of(w_lo[j]));
             }
           }
-          if constexpr (kTangents && Cut::turned_tiles == 2) store_turned(turned_w, w_hi, w_lo, part);
+          if constexpr (kTangents && !kOneStep) store_turned(turned_w, w_hi, w_lo, part);
 
           // V_bar_dot, then K_bar_dot
           if constexpr (kTangents) hold(p_dot_hi), hold(p_dot_lo), hold(w_hi), hold(w_lo);
@@ -268,8 +272,13 @@ __global__ void __launch_bounds__(AdjointShape<D>::threads, 1)
             hold(p_dot_hi), hold(p_dot_lo);
             release(kO);
           }
-          release(kODot);
+          // O_bar_dot is read: its slot takes w
+          if constexpr (kTangents && kOneStep) {
+            if constexpr (!kForm) warpgroup_sync(1 + role);
+            store_turned(turned_w, w_hi, w_lo, part);
+          }
           if constexpr (!kOneStep) {
+            release(kODot);
             wgmma_wait<0>();
             hold(k_bar), hold(ds_dot_hi), hold(ds_dot_lo);
             if constexpr (kTangents) {
@@ -288,7 +297,7 @@ __global__ void __launch_bounds__(AdjointShape<D>::threads, 1)
           warpgroup_sync(1 + role);
           wgmma_fence();
           multiply_columns<D, Full>(q_bar, turned, k, false);
-          if constexpr (kTangents && Cut::turned_tiles == 2) multiply_columns<D, Full>(q_bar, turned_w, k_dot, true);
+          if constexpr (kTangents) multiply_columns<D, Full>(q_bar, turned_w, k_dot, true);
           wgmma_commit();
           if constexpr (kOneStep) {
             if (block > begin) {
@@ -302,19 +311,10 @@ __global__ void __launch_bounds__(AdjointShape<D>::threads, 1)
               release(kQDot);
             }
             release(kQ);
-            if constexpr (kTangents) {
-              wgmma_wait<0>();
-              warpgroup_sync(1 + role);
-              store_turned(turned_w, w_hi, w_lo, part);
-              warpgroup_sync(1 + role);
-              hold(q_bar);
-              wgmma_fence();
-              multiply_columns<D, Full>(q_bar, turned_w, k_dot, true);
-              wgmma_commit();
-            }
           }
           wgmma_wait<0>();
           hold(q_bar);
+          if constexpr (kOneStep) release(kODot);
 #pragma unroll
           for (int j = 0; j < D / 8; ++j) {
             float4 x = before[kOneStep ? j : 0];

@@ -5,6 +5,13 @@
 
 namespace hesper::hopper {
 
+/// x, as if just made: what is computed from it is not kept over a loop, where it would spill. (With shared memory
+/// full, a spilled register comes back from the L2 cache: 400 cycles.)
+__device__ inline uint32_t fresh(uint32_t x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 __device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
 // ---- mbarrier: a phase ends when `count` arrivals and all announced bytes are in ----
@@ -32,6 +39,10 @@ __device__ inline void bulk_copy(uint32_t to, const void* from, int bytes, uint3
                "l"(from), "r"(bytes), "r"(barrier)
                : "memory");
 }
+/// `bytes` of global memory into the L2 cache.
+__device__ inline void prefetch(const void* from, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
 /// Shared memory written by ordinary stores becomes visible to wgmma (before the barrier that orders the threads).
 __device__ inline void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 /// Barrier `id` (1 to 15) of the 128 threads of a warpgroup.
@@ -43,16 +54,6 @@ __device__ inline void give_registers() {
 template <int Registers>
 __device__ inline void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));
-}
-
-// ---- flags in global memory that order thread blocks ----
-__device__ inline int load_acquire(const int* flag) {
-  int value;
-  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
-  return value;
-}
-__device__ inline void store_release(int* flag, int value) {
-  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
 
 // ---- wgmma ----
@@ -78,7 +79,7 @@ __device__ inline void hold(uint32_t (&x)[n]) {
 /// Descriptor of a bf16 matrix in shared memory, 128-byte swizzle, rows of 128 bytes: 8 rows every 1024 bytes; `wide` =
 /// bytes between blocks of 64 columns where a product runs across them (operands whose columns are M or N).
 __device__ inline uint64_t descriptor(uint32_t address, int wide = 16) {
-  asm volatile("" : "+r"(address));  // made anew at each product: hoisted out of a loop, they fill the registers
+  address = fresh(address);
   return uint64_t{1} << 62 | uint64_t{1024 >> 4} << 32 | static_cast<uint64_t>(wide >> 4) << 16 |
          ((address & 0x3ffff) >> 4);
 }
