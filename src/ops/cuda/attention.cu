@@ -129,55 +129,60 @@ ForwardArguments forward_arguments(const Shape& shape, const Tape& tape, const T
   return a;
 }
 
-/// Cuts the key tiles into runs of about equal work (tile i is seen by blocks - i tiles of queries).
-void cut_runs(AdjointArguments& a, int runs) {
-  const int total = a.blocks * (a.blocks + 1) / 2;
-  a.runs = runs;
-  int tile = 0, done = 0;
-  for (int run = 1; run < runs; ++run) {
-    // At least one tile a run, and one left for each run after it.
-    do done += a.blocks - tile++;
-    while (tile < a.blocks - (runs - run) && done + (a.blocks - tile) / 2 < int64_t{total} * run / runs);
-    a.run_begin[run] = tile;
+/// Cuts the key tiles into runs of at most `most` steps, as few as that takes (tile i is seen by blocks - i tiles of
+/// queries, one step each). False: more than `runs`, and nothing is set.
+bool cut_runs(int blocks, int64_t most, int runs, AdjointArguments& a) {
+  int begin[kMostRuns + 1] = {}, count = 1;
+  int64_t work = 0;
+  for (int tile = 0; tile < blocks; ++tile) {
+    if (work + blocks - tile > most) {
+      if (count == runs) return false;
+      begin[count++] = tile;
+      work = 0;
+    }
+    work += blocks - tile;
   }
-  a.run_begin[runs] = a.blocks;
+  begin[count] = blocks;
+  a.runs = count;
+  std::copy_n(begin, kMostRuns + 1, a.run_begin);
+  return true;
 }
 
-/// The fewest runs within 3% of the least time on the processors of a Hopper GPU, each run a thread block.
-int count_runs(const Shape& shape, int64_t directions) {
+/// Sets the runs, a thread block each: the fewest within 3% of the least time on the processors of a Hopper GPU.
+void set_runs(const Shape& shape, int64_t directions, AdjointArguments& a) {
   constexpr int64_t kProcessors = 132;
-  AdjointArguments a;
-  a.blocks = blocks_of(shape);
-  const int64_t pairs = shape.kv_heads * directions;
-  const auto steps = [&](int runs) {
-    cut_runs(a, runs);
-    int most = 0;
-    for (int run = 0; run < runs; ++run) {
-      int work = 0;
-      for (int tile = a.run_begin[run]; tile < a.run_begin[run + 1]; ++tile) work += a.blocks - tile;
-      most = std::max(most, work);
+  const int blocks = blocks_of(shape);
+  const int64_t pairs = shape.kv_heads * directions, total = int64_t{blocks} * (blocks + 1) / 2;
+  int64_t most[kMostRuns + 1] = {}, time[kMostRuns + 1] = {}, least = INT64_MAX;
+  const int limit = std::min(kMostRuns, blocks);
+  for (int runs = 1; runs <= limit; ++runs) {
+    int64_t low = std::max<int64_t>(blocks, total / runs), high = total;  // the least longest run, by bisection
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      cut_runs(blocks, middle, runs, a) ? high = middle : low = middle + 1;
     }
-    return (pairs * runs + kProcessors - 1) / kProcessors * most;
-  };
-  const int limit = std::min(kMostRuns, a.blocks);
-  int64_t least = steps(1);
-  for (int runs = 2; runs <= limit; ++runs) least = std::min(least, steps(runs));
+    most[runs] = low;
+    time[runs] = (pairs * runs + kProcessors - 1) / kProcessors * low;
+    least = std::min(least, time[runs]);
+  }
   int runs = 1;
-  while (steps(runs) > least * 103 / 100) ++runs;
-  return runs;
+  while (time[runs] > least * 103 / 100) ++runs;
+  cut_runs(blocks, most[runs], runs, a);
 }
 
 int64_t padded_width(const Shape& shape) {
   return shape.width <= 64 ? 64 : shape.width <= 80 ? 80 : shape.width <= 96 ? 96 : 128;
 }
 int64_t sums_bytes(const Shape& shape, int64_t directions) {
-  return count_runs(shape, directions) * directions * shape.heads * blocks_of(shape) * kBlock * padded_width(shape) * 4;
+  AdjointArguments a;
+  set_runs(shape, directions, a);
+  return a.runs * directions * shape.heads * blocks_of(shape) * kBlock * padded_width(shape) * 4;
 }
 
 /// What the sweep of the adjoints writes.
 void set_outputs(AdjointArguments& a, const Shape& shape, const Adjoints& out, Carver& carver) {
   a.k_out = out.k, a.v_out = out.v;
-  cut_runs(a, count_runs(shape, a.directions));
+  set_runs(shape, a.directions, a);
   a.q_sums = reinterpret_cast<float*>(carver.take(sums_bytes(shape, a.directions)));
 }
 
