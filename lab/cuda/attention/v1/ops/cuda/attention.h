@@ -1,3 +1,4 @@
+// Version 1 of the laboratory (#pragma once tells equal files apart by this line).
 #pragma once
 // The tangent maps of ops/attention.h on a Hopper GPU: one sequence, K directions, raw device pointers, no Torch.
 // Every tensor is contiguous fp32, 16-byte aligned, laid out as the engine stores it, heads side by side in a row:
