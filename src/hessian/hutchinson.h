@@ -9,7 +9,8 @@ namespace hesper {
 /// v (K, n) of +-1 over `selection`; place: the window's in the pass's tape. -> z (K, n) fp64
 inline at::Tensor hutchinson_samples(const TangentPass& pass, const Selection& selection, const at::Tensor& v,
                                      int64_t place, Curvature kind) {
-  return pass.product(Directions::dense(selection, v, v.scalar_type()), place, kind).mul_(v);
+  const at::Tensor z = pass.product(Directions::dense(selection, v, v.scalar_type()), place, kind);
+  return z.mul_(v.to(z.device()));
 }
 
 }  // namespace hesper

@@ -47,7 +47,7 @@ WindowSamples draw(const Job& job, const TangentPass& pass, const Selection& sel
     const Tensor r = residual_samples(pass, selection, start, place, precision);
     return {(g + r).cpu(), g.cpu(), r.cpu()};
   }
-  const Tensor v = rademacher(selection, job.options.seed, number, first, count, precision).to(job.options.device);
+  const Tensor v = rademacher(selection, job.options.seed, number, first, count, precision);
   return {hutchinson_samples(pass, selection, v, place, job.options.curvature).cpu(), {}, {}};
 }
 
