@@ -76,7 +76,7 @@ class World {
     if (op_.inputs.size() < 32 && factor) t.factors = (1u << op_.inputs.size()) - 1;
     Maps out;
     out.y_dot = op_.forward_tangent(t, x_dot, kept);
-    Readout nothing(none_);
+    Readout nothing(none_, kDirections, device);
     out.x_bar_dot = op_.adjoint_tangent(t, there(y_bar_dot_), kept, nothing);
     out.plain = op_.adjoint_tangent(t, there(y_bar_dot_), {}, nothing);
     // The Gram pass, in which forward_tangent may add the form itself.
@@ -170,7 +170,7 @@ TEST_F(GpuMaps, RotaryEmbedding) {
     const Tensor x_dot = random({2, 9, heads * width});
     Kept kept;
     Selection empty;
-    Readout out(empty);
+    Readout out(empty, 2, gpu());
     Tangent near{tokens, none_wide, nowhere, nothing, 2}, far{tokens, none, nowhere, nothing, 2};
     far.factors = 1;
     const Tensor on_gpu = x_dot.to(gpu(), at::kFloat);
@@ -216,7 +216,7 @@ TEST_F(GpuMaps, Head) {
     head.forward_adjoint({tokens, wide, none, at::kDouble}, x, tape, gradient);
     const Directions nowhere;
     const Tensor x_dot = random({kDirections, length, width});
-    Readout out(none);
+    Readout out(none, kDirections, at::kCPU);
     const Tensor exact =
         head.adjoint_tangent({tokens, wide, nowhere, tape, kDirections}, x_dot, Curvature::hessian, out);
     SecondOrder exact_form(none, nowhere, at::kDouble, at::kCPU);

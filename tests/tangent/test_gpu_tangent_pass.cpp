@@ -110,7 +110,7 @@ TEST(GpuTangentPass, WholeTensors) {
   std::vector<Move> moves;
   Selection selection;  // the same on both sides: it holds no index
   int64_t direction = 0;
-  for (const std::string& name : {"embed", "positions", "0.q.weight", "0.q.bias", "1.n2.weight", "1.down.weight"}) {
+  for (const char* name : {"embed", "positions", "0.q.weight", "0.q.bias", "1.n2.weight", "1.down.weight"}) {
     const int p = here.program->parameter(name);
     moves.push_back({direction++ % 3, p, at::randn(here.values[p].sizes(), at::kDouble)});
     selection.add_moved(p);
