@@ -6,8 +6,8 @@
 #include <cstdlib>
 #include <iostream>
 
-#include "growth.h"
 #include "files/atomic_file.h"
+#include "growth.h"
 
 namespace hesper::bench {
 namespace {

@@ -120,7 +120,8 @@ void rotary(cudaStream_t stream, int64_t directions, int64_t rows, int64_t heads
 void logits_adjoint(cudaStream_t stream, int64_t directions, int64_t rows, int64_t words, const float* z,
                     const float* z_dot, const float* mean, const float* lse, const float* w, void* out, Layout layout) {
   with_layout(layout, out, [&](auto as) {
-    logits<false><<<blocks_of(rows * words / 4), kThreads, 0, stream>>>(directions, rows, words, z, z_dot, mean, lse, w, as);
+    logits<false>
+        <<<blocks_of(rows * words / 4), kThreads, 0, stream>>>(directions, rows, words, z, z_dot, mean, lse, w, as);
   });
   check_launch("logits_adjoint");
 }
@@ -129,7 +130,8 @@ void logits_root(cudaStream_t stream, int64_t directions, int64_t rows, int64_t 
                  const float* z_dot, const float* mean, const float* lse, const float* w, void* planes) {
   auto* hi = static_cast<Bf16*>(planes);
   const AsPlanes as{hi, hi + directions * rows * words};
-  logits<true><<<blocks_of(rows * words / 4), kThreads, 0, stream>>>(directions, rows, words, z, z_dot, mean, lse, w, as);
+  logits<true>
+      <<<blocks_of(rows * words / 4), kThreads, 0, stream>>>(directions, rows, words, z, z_dot, mean, lse, w, as);
   check_launch("logits_root");
 }
 
