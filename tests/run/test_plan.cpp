@@ -5,7 +5,10 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
+#include <cmath>
 #include <fstream>
 #include <thread>
 
@@ -75,9 +78,20 @@ class PlannedMemory : public testing::Test {
   void SetUp() override { write_npy(folder / "ids.npy", at::randint(4, 2000, {2048}, at::kInt)); }
   /// The peak is what was planned, up to 15% either way.
   nlohmann::json expect_planned(const fs::path& model, const Words& words) {
-    const Measured m = run_exact(folder.path, Words{"--model", model.string(), "--token-ids", "ids.npy"} + words);
+    const auto measure = [&] {
+      return run_exact(folder.path, Words{"--model", model.string(), "--token-ids", "ids.npy"} + words);
+    };
+    const Measured m = measure();
     if (m.result.is_null()) return {};
-    const auto planned = m.plan["memory"].get<double>(), peak = static_cast<double>(m.peak);
+    const auto planned = m.plan["memory"].get<double>();
+    auto peak = static_cast<double>(m.peak);
+    // Holes in the heap and the moments of sampling move the peak of one run by a tenth: near the edge the median of
+    // three runs counts.
+    if (std::abs(peak / planned - 1) > 0.1) {
+      std::array peaks{peak, static_cast<double>(measure().peak), static_cast<double>(measure().peak)};
+      std::sort(peaks.begin(), peaks.end());
+      peak = peaks[1];
+    }
     EXPECT_NEAR(peak / planned, 1, 0.15) << fmt::format("planned {:.0f} MiB, peak {:.0f} MiB: {}", planned / (1 << 20),
                                                         peak / (1 << 20), fmt::join(words, " "));
     return m.plan;
