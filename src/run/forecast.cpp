@@ -280,11 +280,12 @@ int64_t result_bytes(const Walk& w, const RunForm& form) {
 }
 
 /// Values of `bytes` each come from the heap while they are smaller than the threshold above which malloc maps them
-/// (cli/main.cpp). What one window leaves of them the next one's do not fill exactly: three values more (measured on a
-/// random OPT of width 192, t = 96, T = 256: 34 to 55 MiB at b = 2 to 4, values of 19 MiB).
+/// (cli/main.cpp). What one window leaves of them the next one's do not fill exactly, and how well depends on where the
+/// heap began: one to three values more, two in the middle (a random OPT of width 192, t = 96, T = 256: 17 to 55 MiB at
+/// b = 2 to 4, values of 19 MiB).
 int64_t heap_holes(int64_t bytes) {
   constexpr int64_t mapped_from = int64_t{32} << 20;
-  return bytes < mapped_from ? 3 * bytes : 0;
+  return bytes < mapped_from ? 2 * bytes : 0;
 }
 
 }  // namespace
