@@ -4,7 +4,11 @@ target_compile_definitions(fmt INTERFACE FMT_HEADER_ONLY=1)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
-pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
+find_library(sentencepiece_library sentencepiece REQUIRED)  # Ubuntu 24.04's .pc asks for a protobuf that is not needed
+find_path(sentencepiece_headers sentencepiece_processor.h REQUIRED)
+add_library(sentencepiece INTERFACE)
+target_link_libraries(sentencepiece INTERFACE ${sentencepiece_library})
+target_include_directories(sentencepiece SYSTEM INTERFACE ${sentencepiece_headers})
 pkg_check_modules(cairo REQUIRED IMPORTED_TARGET cairo cairo-pdf)
 
 # at::parallel_for is a header over OpenMP: without it our loops would run on one thread. GNU's runtime is the one inside
