@@ -44,13 +44,7 @@ DiagOptions diag_options(const DiagFlags& flags) {
   const ExactOptions engine = exact_options(flags);
   DiagOptions options;
   options.curvature = engine.curvatures[0];
-  options.device = engine.device;
-  options.precision = engine.precision;
-  options.products = engine.products;
-  options.primal = engine.primal;
-  options.directions = engine.directions;
-  options.batch = engine.batch;
-  options.memory_limit = engine.memory_limit;
+  static_cast<EngineOptions&>(options) = engine;
   options.seed = flags.seed;
   options.probes = flags.probes.value_or(flags.rel_error ? kMostProbes : 100);
   if (flags.rel_error) {

@@ -44,13 +44,7 @@ FisherOptions fisher_options(const FisherFlags& flags) {
   options.draw = flags.draw == "labels" ? AdjointStart::Kind::labels : AdjointStart::Kind::factor;
   options.probes = flags.probes.value_or(options.probes);
   options.seed = flags.seed;
-  options.device = engine.device;
-  options.precision = engine.precision;
-  options.products = engine.products;
-  options.primal = engine.primal;
-  options.directions = engine.directions;
-  options.batch = engine.batch;
-  options.memory_limit = engine.memory_limit;
+  static_cast<EngineOptions&>(options) = engine;
   return options;
 }
 

@@ -4,12 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <stdexcept>
 
 #include "hessian/split_samples.h"
 #include "model/build_program.h"
+#include "run/clock.h"
 #include "run/diag_plan.h"
 #include "run/exact_files.h"
 #include "run/memory.h"
@@ -20,9 +20,6 @@ namespace hesper {
 namespace {
 
 using at::Tensor;
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
-
 struct Job {
   const Model& model;
   const ResolvedSelection& selection;
@@ -239,7 +236,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
             e.add(samples, sums);
             ++progress.done;
             progress.products += static_cast<double>(count);
-            progress.seconds = since(begin);
+            progress.seconds = seconds_since(begin);
             if (on_progress) on_progress(progress);
           }
         }
@@ -262,7 +259,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
                                 {"residual", to_json(relative_bars(e.residual[i].bars()))}};
       }
   }
-  result.seconds = since(begin);
+  result.seconds = seconds_since(begin);
   if (plan.measure_precision) {
     if (stop && stop()) throw Interrupted("interrupted");
     const Tensor exact = repeat_in_double(job, groups[0], first.size(0));

@@ -29,21 +29,13 @@ enum class DiagMethod {
 };
 std::string to_string(DiagMethod method);
 
-struct DiagOptions {
+struct DiagOptions : EngineOptions {
   DiagMethod method = DiagMethod::hutchinson;
   Curvature curvature = Curvature::hessian;
-  at::Device device = at::kCPU;
-  at::ScalarType precision = at::kFloat;  // tangents
-  Products products = Products::full;     // how fp32 tangents are multiplied; the others on a GPU only
-  std::optional<at::ScalarType> primal;   // unset: as Plan chooses
-  int64_t directions = 0;                 // K; 0: as Plan chooses
-  int64_t batch = 1;                      // windows of a primal pass
-  int64_t memory_limit = 0;               // bytes; 0: what is free
-  int64_t probes = 100;                   // of each window; with a rule: at most
+  int64_t probes = 100;  // of each window; with a rule: at most
   std::optional<StopRule> rule;
   ProbeScope scope = ProbeScope::layer;
   uint64_t seed = 0;
-  bool measure_precision = true;
 };
 
 /// What a run will do; nothing is computed. Throws as make_plan does.

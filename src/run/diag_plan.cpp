@@ -32,23 +32,9 @@ std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool jo
 }
 
 PlanRequest diag_request(const Program& program, const Model& model, const Selection& selection,
-                         const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options) {
-  PlanRequest r;
-  r.program = &program;
-  for (const ParameterSpec& spec : model.weights.specs) r.parameter_shapes.push_back(spec.shape);
-  for (const at::Tensor& value : model.weights.values) r.stored.push_back(value.scalar_type());
-  r.selection = &selection;
-  r.windows = windows.ids.size(0);
-  r.batch = options.batch;
-  r.tokens = windows.ids.size(1);
-  r.device = options.device;
-  r.precision = options.precision;
-  r.products = options.products;
-  r.primal = options.primal;
-  r.directions = options.directions;
-  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : allowed_memory(options.device);
+                         const std::vector<UnitSums>& sums, const Windows& windows, const EngineOptions& options) {
+  PlanRequest r = plan_request(program, model, selection, windows, options);
   r.matrices = 0;
-  r.measure_precision = options.measure_precision;
   int64_t of_sums = 0;
   for (const UnitSums& s : sums) of_sums += s.size();
   const int64_t n = selection.size(), b = r.windows;
@@ -58,8 +44,6 @@ PlanRequest diag_request(const Program& program, const Model& model, const Selec
   // w^2 / 2 of the selection.
   if (options.device.is_cpu())
     r.beside += DiagonalMoments::bytes(n, b) + DiagonalMoments::bytes(of_sums, b) + 8 * (3 * (n + of_sums) + n);
-  if (options.device.is_cpu() && options.method == DiagMethod::split)
-    r.beside += 2 * DiagonalMoments::bytes(n, b) + 8 * 3 * n;
   return r;
 }
 
@@ -68,6 +52,10 @@ Plan plan_groups(const Program& program, const Model& model, const ResolvedSelec
                  const DiagOptions& options) {
   PlanRequest r = diag_request(program, model, selection.selection, sums, windows, options);
   r.pass = Pass::two_pass;
+  if (options.device.is_cpu() && options.method == DiagMethod::split) {  // moments of the two parts
+    const int64_t n = selection.selection.size();
+    r.beside += 2 * DiagonalMoments::bytes(n, r.windows) + 8 * 3 * n;
+  }
   for (const ProbeGroup& group : groups) r.carried = std::max(r.carried, group.selection.size());
   const int64_t probes = options.rule ? std::min<int64_t>(options.probes, 100) : options.probes;
   r.columns = probes * static_cast<int64_t>(groups.size());

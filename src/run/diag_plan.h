@@ -7,7 +7,7 @@ namespace hesper {
 
 /// A request for `selection` (of the tensors) with what a diagonal keeps beside the passes.
 PlanRequest diag_request(const Program& program, const Model& model, const Selection& selection,
-                         const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options);
+                         const std::vector<UnitSums>& sums, const Windows& windows, const EngineOptions& options);
 
 /// Probes extend over each of these: every tensor alone, or all of them.
 struct ProbeGroup {

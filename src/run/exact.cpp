@@ -3,20 +3,17 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cmath>
 
 #include "hessian/autograd_engine.h"
 #include "model/build_program.h"
+#include "run/clock.h"
 #include "run/ledger.h"
 #include "run/memory.h"
 #include "tangent/tangent_pass.h"
 
 namespace hesper {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
 /// Sums over windows of one curvature's matrix, fp64, in the order of the ledger.
 struct Sum {
@@ -71,24 +68,9 @@ struct Job {
 };
 
 Plan plan_of(const Job& job) {
-  PlanRequest r;
-  r.program = &job.program;
-  for (const ParameterSpec& spec : job.model.weights.specs) r.parameter_shapes.push_back(spec.shape);
-  for (const Tensor& value : job.model.weights.values) r.stored.push_back(value.scalar_type());
-  r.selection = &job.selection;
-  r.windows = job.b();
-  r.batch = job.options.batch;
-  r.tokens = job.windows.ids.size(1);
-  r.device = job.options.device;
-  r.precision = job.options.precision;
-  r.products = job.options.products;
-  r.primal = job.options.primal;
+  PlanRequest r = plan_request(job.program, job.model, job.selection, job.windows, job.options);
   r.pass = job.options.pass;
-  r.directions = job.options.directions;
-  r.counted = job.windows.labels.slice(1, 1).ge(0).sum().item<int64_t>();
-  r.memory_limit = job.options.memory_limit > 0 ? job.options.memory_limit : allowed_memory(job.options.device);
   r.matrices = static_cast<int>(job.options.curvatures.size()) * (job.options.full_errors ? 2 : 1);
-  r.measure_precision = job.options.measure_precision;
   return make_plan(r);
 }
 
@@ -189,7 +171,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
           gradient.add_(tape->gradient.sum(0).cpu());
         }
         require_finite(result.losses.narrow(0, unit.first_window, unit.windows), unit.first_window);
-        result.primal_seconds += since(primal);
+        result.primal_seconds += seconds_since(primal);
       }
       for (int64_t s = 0; s < unit.windows; ++s) {
         if (stop && stop()) throw Interrupted("interrupted");
@@ -211,13 +193,13 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
       }
       ++progress.done;
       progress.products += static_cast<double>((unit.end - unit.begin) * unit.windows);
-      progress.seconds = since(begin);
+      progress.seconds = seconds_since(begin);
       if (on_progress) on_progress(progress);
     }
     result.products = static_cast<int64_t>(progress.products);
   }
   release_free_memory();
-  result.seconds = since(begin);
+  result.seconds = seconds_since(begin);
 
   for (Sum& sum : sums) {
     result.blocks.push_back(sum.finish(b, !autograd && plan.pass == Pass::gram));
@@ -243,7 +225,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
     release_free_memory();
     result.precision_error = (sample - exact).norm().item<double>() / exact.norm().item<double>();
     result.precision_columns = columns.numel();
-    result.precision_seconds = since(check);
+    result.precision_seconds = seconds_since(check);
   }
   result.peak_memory = memory.peak();
   return result;
@@ -279,8 +261,8 @@ WindowLosses compute_losses(const Model& model, const Windows& windows, at::Scal
     out.losses.narrow(0, u.first_window, u.windows)
         .copy_(run_forward(job.program, parameters, job.tokens(u.first_window, u.windows), precision));
     if (on_progress)
-      on_progress(
-          {static_cast<int64_t>(units.size()), static_cast<int64_t>(i) + 1, static_cast<double>(i + 1), since(begin)});
+      on_progress({static_cast<int64_t>(units.size()), static_cast<int64_t>(i) + 1, static_cast<double>(i + 1),
+                   seconds_since(begin)});
   }
   return out;
 }

@@ -11,19 +11,11 @@ namespace hesper {
 
 enum class Engine { hesper, autograd };
 
-struct ExactOptions {
+struct ExactOptions : EngineOptions {
   std::vector<Curvature> curvatures = {Curvature::hessian};  // which of H, G, R = H - G to keep
   Engine engine = Engine::hesper;
-  at::Device device = at::kCPU;
-  at::ScalarType precision = at::kFloat;  // tangents
-  Products products = Products::full;     // how fp32 tangents are multiplied; the others on a GPU only
-  std::optional<at::ScalarType> primal;   // unset: as Plan chooses
-  std::optional<Pass> pass;
-  int64_t directions = 0;    // 0: as Plan chooses
-  int64_t batch = 1;         // windows of a primal pass (--model-input-bs)
-  int64_t memory_limit = 0;  // bytes; 0: what is free
+  std::optional<Pass> pass;  // unset: as Plan chooses
   bool full_errors = false;  // standard error of every entry
-  bool measure_precision = true;
 };
 
 /// What has been done; called after every unit.

@@ -2,11 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 
 #include "model/build_program.h"
 #include "ops/linear.h"
+#include "run/clock.h"
 #include "run/diag.h"
 #include "run/diag_plan.h"
 #include "run/exact_files.h"
@@ -179,7 +179,7 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
   const Job job{model, selection, windows, options, build_program(model.config(), windows.ids.size(1), options.device)};
   const int64_t b = windows.ids.size(0);
   const PeakMemory memory(options.device);
-  const auto begin = std::chrono::steady_clock::now();
+  const Clock::time_point begin = Clock::now();
   const Plan plan = plan_units(job, sums);
   const std::vector<ResolvedSelection> parts = split_by_tensor(selection);
   std::vector<DiagonalMoments> entries, of_sums;
@@ -199,7 +199,7 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
         const auto carried = [&](int64_t directions) {
           if (stop && stop()) throw Interrupted("interrupted");
           progress.products += static_cast<double>(directions);
-          progress.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+          progress.seconds = seconds_since(begin);
           if (on_progress) on_progress(progress);
         };
         const WindowDiagonal diagonal(job, parameters, primal.tape(s), primal.place(s), plan.directions, carried);

@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "model/build_program.h"
+#include "run/clock.h"
 #include "run/diag_plan.h"
 #include "run/exact_files.h"
 #include "run/memory.h"
@@ -17,9 +17,6 @@ namespace hesper {
 namespace {
 
 using at::Tensor;
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
-
 /// Moments of the selected tensors and of their sums.
 struct Moments {
   const Selection& selection;
@@ -48,16 +45,7 @@ struct Moments {
 
 Plan plan_of(const Program& program, const Model& model, const Selection& selection, const std::vector<UnitSums>& sums,
              const Windows& windows, const FisherOptions& o) {
-  DiagOptions engine;
-  engine.device = o.device;
-  engine.precision = o.precision;
-  engine.products = o.products;
-  engine.primal = o.primal;
-  engine.directions = o.directions;
-  engine.batch = o.batch;
-  engine.memory_limit = o.memory_limit;
-  engine.measure_precision = o.measure_precision;
-  PlanRequest r = diag_request(program, model, selection, sums, windows, engine);
+  PlanRequest r = diag_request(program, model, selection, sums, windows, o);
   r.pass = is_sampled(o.kind) ? Pass::adjoint : Pass::primal;
   r.columns = is_sampled(o.kind) ? o.probes : 1;
   if (o.kind == FisherKind::input_gram && o.device.is_cpu())  // where they are kept
@@ -136,7 +124,7 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
           moments.add(unit, z);
           ++progress.done;
           progress.products += static_cast<double>(z.size(0));
-          progress.seconds = since(begin);
+          progress.seconds = seconds_since(begin);
           if (on_progress) on_progress(progress);
         },
         result.grams.empty() ? nullptr : &result.grams);
@@ -144,7 +132,7 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
     for (size_t i = 0; i < sums.size(); ++i)
       out.tensors.push_back({moments.entries[i].bars(), moments.sums[i].bars(), nlohmann::json::object()});
   }
-  out.seconds = since(begin);
+  out.seconds = seconds_since(begin);
   if (plan.measure_precision) {
     if (stop && stop()) throw Interrupted("interrupted");
     const Parameters parameters(model.weights.values, at::kDouble, options.device);

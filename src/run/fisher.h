@@ -7,19 +7,11 @@
 
 namespace hesper {
 
-struct FisherOptions {
+struct FisherOptions : EngineOptions {  // batch: also windows of a batch, for the kind of that name
   FisherKind kind = FisherKind::gauss_newton;
   AdjointStart::Kind draw = AdjointStart::Kind::factor;  // of gauss_newton: factor or labels
   int64_t probes = 100;                                  // of a window, for token and gauss_newton
   uint64_t seed = 0;
-  at::Device device = at::kCPU;
-  at::ScalarType precision = at::kFloat;  // adjoints of probes
-  Products products = Products::full;     // how fp32 adjoints are multiplied; the others on a GPU only
-  std::optional<at::ScalarType> primal;   // unset: as Plan chooses
-  int64_t directions = 0;                 // K; 0: as Plan chooses
-  int64_t batch = 1;                      // windows of a primal pass; of a batch, for the kind of that name
-  int64_t memory_limit = 0;               // bytes; 0: what is free
-  bool measure_precision = true;
 };
 
 /// What a run will do; nothing is computed. Throws as make_plan does, std::invalid_argument for input_gram of anything

@@ -4,6 +4,8 @@
 
 #include <stdexcept>
 
+#include "run/memory.h"
+
 namespace hesper {
 namespace {
 
@@ -48,6 +50,27 @@ std::string to_string(Pass pass) {
     default:
       return "primal";
   }
+}
+
+PlanRequest plan_request(const Program& program, const Model& model, const Selection& selection, const Windows& windows,
+                         const EngineOptions& options) {
+  PlanRequest r;
+  r.program = &program;
+  for (const ParameterSpec& spec : model.weights.specs) r.parameter_shapes.push_back(spec.shape);
+  for (const at::Tensor& value : model.weights.values) r.stored.push_back(value.scalar_type());
+  r.selection = &selection;
+  r.windows = windows.ids.size(0);
+  r.tokens = windows.ids.size(1);
+  r.counted = windows.labels.slice(1, 1).ge(0).sum().item<int64_t>();
+  r.device = options.device;
+  r.batch = options.batch;
+  r.precision = options.precision;
+  r.products = options.products;
+  r.primal = options.primal;
+  r.directions = options.directions;
+  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : allowed_memory(options.device);
+  r.measure_precision = options.measure_precision;
+  return r;
 }
 
 int64_t precision_columns(int64_t n) { return std::min(n, std::max<int64_t>(4, n / 16)); }

@@ -5,11 +5,25 @@
 #include <optional>
 #include <string>
 
+#include "model/model.h"
 #include "run/forecast.h"
+#include "text/windows.h"
 
 namespace hesper {
 
 std::string to_string(Pass pass);
+
+/// How the engine of any run works.
+struct EngineOptions {
+  at::Device device = at::kCPU;
+  at::ScalarType precision = at::kFloat;  // tangents
+  Products products = Products::full;     // how fp32 tangents are multiplied; the others on a GPU only
+  std::optional<at::ScalarType> primal;   // unset: as Plan chooses
+  int64_t directions = 0;                 // K; 0: as Plan chooses
+  int64_t batch = 1;                      // windows of a primal pass (--model-input-bs)
+  int64_t memory_limit = 0;               // bytes; 0: what is free
+  bool measure_precision = true;
+};
 
 struct PlanRequest : RunShapes {
   int64_t counted = 0;                    // tokens of all windows that carry loss; 0: all that have a next one
@@ -35,6 +49,10 @@ struct Plan : RunForm {  // directions: all n for the Gram pass
   int64_t units = 0;                           // (batch of windows, chunk of directions)
   double primal_flops = 0, tangent_flops = 0;  // of the whole run
 };
+
+/// What a run asks for before it says what it is; both references outlive the request.
+PlanRequest plan_request(const Program& program, const Model& model, const Selection& selection, const Windows& windows,
+                         const EngineOptions& options);
 
 /// Columns at a time in the fp64 repeat: it is short, and K columns keep K tangents of every block in fp64.
 inline constexpr int64_t check_directions = 2;

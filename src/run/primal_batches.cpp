@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <stdexcept>
+
+#include "run/clock.h"
 
 namespace hesper {
 
@@ -21,7 +22,7 @@ PrimalBatches::PrimalBatches(const Program& program, const Parameters& parameter
 
 const Tape& PrimalBatches::tape(int64_t window) {
   if (window / batch_ == held_) return *tape_;
-  const auto begin = std::chrono::steady_clock::now();
+  const Clock::time_point begin = Clock::now();
   tape_.reset();
   held_ = window / batch_;
   const int64_t first = held_ * batch_, count = std::min(batch_, windows_.ids.size(0) - first);
@@ -30,7 +31,7 @@ const Tape& PrimalBatches::tape(int64_t window) {
   tape_.emplace(run_primal(program_, parameters_, selection_, tokens, precision_, along_));
   losses_.narrow(0, first, count).copy_(tape_->losses);
   for (int64_t s = 0; s < count; ++s) require_finite(tape_->losses[s], windows_.index[first + s]);
-  seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  seconds_ += seconds_since(begin);
   return *tape_;
 }
 

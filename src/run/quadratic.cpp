@@ -3,12 +3,12 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <map>
 
 #include "model/build_program.h"
+#include "run/clock.h"
 #include "run/ledger.h"
 #include "run/memory.h"
 #include "run/primal_batches.h"
@@ -16,9 +16,6 @@
 
 namespace hesper {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
@@ -68,8 +65,8 @@ class Run {
     const Parameters base(model_.weights.values, model_.weights.values[0].scalar_type(), options_.device);
     line(base);
     if (options_.actual_each) each(base);
-    out_.actual_seconds = since(actual);
-    out_.seconds = since(begin_);
+    out_.actual_seconds = seconds_since(actual);
+    out_.seconds = seconds_since(begin_);
     out_.mean_loss = out_.losses.mean().item<double>();
     out_.peak_memory = memory.peak();
     return std::move(out_);
@@ -85,7 +82,7 @@ class Run {
   void done(double products) {
     ++progress_.done;
     progress_.products += products;
-    progress_.seconds = since(begin_);
+    progress_.seconds = seconds_since(begin_);
     if (on_progress_) on_progress_(progress_);
     if (stop_ && stop_()) throw Interrupted("interrupted");
   }
@@ -95,7 +92,7 @@ class Run {
     const Selection selection = named_.selection();
     const Directions v = named_.directions(options_.precision, options_.device);
     const Parameters parameters(model_.weights.values, options_.precision, options_.device);
-    PrimalBatches primal(program_, parameters, selection, windows_, options_.batch, options_.primal, &v);
+    PrimalBatches primal(program_, parameters, selection, windows_, options_.batch, *options_.primal, &v);
     Spread gradient, gauss_newton, residual, hessian, each;
     first_order_ = at::zeros({b()}, at::kDouble), second_order_ = at::zeros({b()}, at::kDouble);
     for (int64_t s = 0; s < b(); ++s) {
@@ -131,7 +128,7 @@ class Run {
     Tensor losses = at::zeros({b()}, at::kDouble);
     for (const Unit& unit : units()) {
       losses.narrow(0, unit.first_window, unit.windows)
-          .copy_(run_forward(program_, parameters, tokens(unit), options_.primal));
+          .copy_(run_forward(program_, parameters, tokens(unit), *options_.primal));
       done(0);
     }
     return losses;
@@ -178,21 +175,9 @@ Plan plan_quadratic(const Model& model, const NamedDirections& directions, const
                     const QuadraticOptions& options) {
   const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   const Selection selection = directions.selection();
-  PlanRequest r;
-  r.program = &program;
-  for (const ParameterSpec& spec : model.weights.specs) r.parameter_shapes.push_back(spec.shape);
-  for (const Tensor& value : model.weights.values) r.stored.push_back(value.scalar_type());
-  r.selection = &selection;
-  r.windows = windows.ids.size(0);
-  r.batch = options.batch;
-  r.tokens = windows.ids.size(1);
-  r.device = options.device;
-  r.precision = options.precision;
-  r.primal = options.primal;
+  PlanRequest r = plan_request(program, model, selection, windows, options);
   r.pass = Pass::gram;
-  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : allowed_memory(options.device);
   r.matrices = 8;  // sums and squares of G, R and H, and what a window adds
-  r.measure_precision = false;
   r.columns = r.carried = directions.count();
   r.beside = directions.bytes(options.precision);  // in the working precision, beside the user's own
   return make_plan(r);

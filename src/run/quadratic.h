@@ -9,12 +9,8 @@
 
 namespace hesper {
 
-struct QuadraticOptions {
-  at::Device device = at::kCPU;
-  at::ScalarType precision = at::kFloat;  // tangents
-  at::ScalarType primal = at::kDouble;
-  int64_t batch = 1;                                  // windows of a primal pass
-  int64_t memory_limit = 0;                           // bytes; 0: what is free
+struct QuadraticOptions : EngineOptions {
+  QuadraticOptions() { primal = at::kDouble, measure_precision = false; }
   std::vector<double> steps = {0.125, 0.25, 0.5, 1};  // e of the losses measured at w + e (d_1 + .. + d_K)
   bool actual_each = false;                           // also the loss at w + d_k for each k alone
 };

@@ -137,7 +137,7 @@ json configuration(const QuadraticJob& job) {
           {"labels_sha256", ids_sha256(job.windows.labels)},
           {"windows", job.windows.index},
           {"precision", precision_name(job.options.precision)},
-          {"primal_precision", precision_name(job.options.primal)},
+          {"primal_precision", precision_name(*job.options.primal)},
           {"steps", job.options.steps},
           {"actual_each", job.options.actual_each}};
 }
@@ -155,7 +155,7 @@ json record(const QuadraticJob& job, const QuadraticResult& r) {
   record.seconds = r.seconds;
   record.device = job.options.device.str();
   record.precision =
-      fmt::format("{} tangents, {} primal", precision_name(job.options.precision), precision_name(job.options.primal));
+      fmt::format("{} tangents, {} primal", precision_name(job.options.precision), precision_name(*job.options.primal));
   record.peak_memory = r.peak_memory;
   json out = to_json(record);
   out.erase("selection"), out.erase("gradient_norm");

@@ -29,7 +29,11 @@ Weights nudged(const Model& model, double size) {
 
 double error(const Tensor& a, const Tensor& b) { return ((a - b).norm() / b.norm()).item<double>(); }
 
-const QuadraticOptions kDouble{.precision = at::kDouble};
+const QuadraticOptions kDouble = [] {
+  QuadraticOptions options;
+  options.precision = at::kDouble;
+  return options;
+}();
 
 TEST(Quadratic, SecondDifferencesOfTheLoss) {
   for (const char* name : {"opt-gelu", "llama-gqa"}) {
