@@ -8,6 +8,7 @@
 
 #include "files/atomic_file.h"
 #include "growth.h"
+#include "table.h"
 
 namespace hesper::bench {
 namespace {
@@ -43,14 +44,16 @@ int run(int argc, char** argv) {
     std::cout << measure(*found, problem, matrix).dump() << "\n";
     return 0;
   }
+  if (!growth.empty()) {
+    if (problem.ids.empty()) throw std::invalid_argument("--growth needs --ids");
+    const std::filesystem::path self = programs.self;  // build/bench/bench/bench_hvp
+    run_growth((self.parent_path().parent_path() / "hesper").string(), problem, growth);
+    return 0;
+  }
   // The tuned allocator, for every row and the rivals alike: freed buffers stay with the process.
   setenv("MALLOC_MMAP_THRESHOLD_", "8589934592", 1);
   setenv("MALLOC_TRIM_THRESHOLD_", "17179869184", 1);
   setenv("OMP_NUM_THREADS", std::to_string(problem.threads).c_str(), 1);
-  if (!growth.empty()) {
-    run_growth(programs, problem, growth);
-    return 0;
-  }
   const nlohmann::json table = run_table(programs, problem, rows);
   if (!json_file.empty()) write_file_atomically(json_file, [&](std::ostream& out) { out << table.dump(1) << "\n"; });
   return 0;
