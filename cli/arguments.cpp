@@ -12,8 +12,8 @@ namespace hesper::cli {
 namespace {
 
 constexpr std::array later_commands = {"sweep", "merge"};
-constexpr std::array later_flags = {"--resume",   "--parts",     "--snapshot-every",
-                                    "--revision", "--cache-dir", "--offline"};
+constexpr std::array later_flags = {"--parts", "--revision", "--cache-dir", "--offline"};
+constexpr std::array snapshot_flags = {"--resume", "--snapshot-every"};  // exact has them
 
 template <size_t n>
 bool holds(const std::array<const char*, n>& list, std::string_view name) {
@@ -46,6 +46,8 @@ void refuse_unbuilt(const std::vector<std::string>& arguments, const std::vector
   for (const std::string& argument : arguments) {
     if (argument == "--") break;
     const std::string name = argument.substr(0, argument.find('='));
+    if (holds(snapshot_flags, name) && arguments[0] != "exact")
+      throw std::invalid_argument(fmt::format("{}: not built yet for {}", name, arguments[0]));
     if (holds(later_flags, name)) throw std::invalid_argument(fmt::format("{}: not built yet", name));
   }
 }

@@ -10,6 +10,7 @@
 #include "flags.h"
 #include "interrupt.h"
 #include "run/exact_files.h"
+#include "snapshots.h"
 #include "values.h"
 
 namespace hesper::cli {
@@ -100,6 +101,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
   if (options.full_errors && flags.objective == "perplexity") {
     throw std::invalid_argument("--errors full: standard errors are known for --objective cross-entropy only");
   }
+  parse_seconds("--snapshot-every", flags.snapshot_every);
   catch_interrupts();
   const Model model = open_model(flags);
   stop_if_interrupted();
@@ -137,11 +139,21 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     check_existing(folder, job);
   }
   check_writable(folder);
+  std::vector<Snapshots> snapshots;
+  for (ExactJob& job : jobs) {
+    const auto configuration = [&] {
+      identify(job);
+      return snapshot_configuration(job);
+    };
+    snapshots.push_back(open_snapshots(flags, flags.overwrite, snapshot_file(folder, job), configuration, console));
+  }
   stop_if_interrupted();
 
   for (ExactJob& job : jobs) {
+    Snapshots& snapshot = snapshots[static_cast<size_t>(&job - jobs.data())];
+    const ExactOptions run = snapshot.from ? with_choices(job.options, snapshot.from->plan) : job.options;
     malloc_trim(0);  // buffers kept from the job before would stand in this one's peak
-    const Plan plan = plan_exact(model, job.selection.selection, job.windows, options);
+    const Plan plan = plan_exact(model, job.selection.selection, job.windows, run);
     console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
                              job.selection.selection.size(), say_windows(job.windows)));
     console.line(
@@ -164,11 +176,12 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     }
     console.event("plan", std::move(event));
     const ExactResult result = compute_exact(
-        model, job.selection.selection, job.windows, options, [&](const Progress& p) { console.progress(p); },
-        interrupted);
+        model, job.selection.selection, job.windows, run, [&](const Progress& p) { console.progress(p); },
+        interrupted, &snapshot);
     console.end_progress();
     identify(job);
     const std::vector<WrittenResult> written = write_exact(folder, job, result);
+    snapshot.remove();
     report(console, job, result, written);
     report_events(console, job, result, written);
   }
@@ -189,6 +202,7 @@ Action add_exact(CLI::App& app) {
   add_exact_engine(app, *flags);
   app.add_option("--out", flags->out, "folder of the results (data/{model})");
   app.add_flag("--overwrite", flags->overwrite, "also results made with another configuration");
+  add_snapshots(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_exact(*flags, command_line); };
 }

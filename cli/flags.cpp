@@ -120,6 +120,13 @@ void add_exact_engine(CLI::App& app, Flags& f) {
   group_options(app, "Engine");
 }
 
+void add_snapshots(CLI::App& app, Flags& f) {
+  app.add_option("--snapshot-every", f.snapshot_every, "time between two snapshots of a run: 30s, 5m, 1h")
+      ->capture_default_str();
+  app.add_flag("--resume", f.resume, "go on from the snapshot, which must be there (without it: if it is there)");
+  group_options(app, "Snapshots");
+}
+
 void add_output(CLI::App& app, Flags& f) {
   app.add_flag("--quiet", f.quiet, "results and errors only");
   app.add_flag("--json", f.json, "events on standard output, one JSON object a line");

@@ -39,6 +39,10 @@ struct Flags {
   std::optional<int> threads;
   std::string curvature = "hessian", errors = "summary";
 
+  // Snapshots
+  std::string snapshot_every = "60s";
+  bool resume = false;
+
   // Output
   bool quiet = false, json = false;
 };
@@ -56,6 +60,7 @@ void add_exact_engine(CLI::App& app, Flags& flags);
 void add_tangents(CLI::App& app, Flags& flags);
 void add_threads(CLI::App& app, Flags& flags);
 void add_device(CLI::App& app, Flags& flags);
+void add_snapshots(CLI::App& app, Flags& flags);
 void add_output(CLI::App& app, Flags& flags);
 
 /// Everything below throws std::invalid_argument (wrong usage) or std::runtime_error (unreadable or damaged files).

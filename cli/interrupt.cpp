@@ -33,7 +33,7 @@ void catch_interrupts() {
 bool interrupted() { return signalled != 0; }
 
 void stop_if_interrupted() {
-  if (interrupted()) throw Interrupted("interrupted");
+  if (interrupted()) throw Interrupted();
 }
 
 }  // namespace hesper::cli

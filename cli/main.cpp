@@ -86,8 +86,8 @@ int run(int argc, const char* const* argv) {
 int guarded(int argc, const char* const* argv) {
   try {
     return run(argc, argv);
-  } catch (const Interrupted&) {
-    return say(stopped, "interrupted, nothing was written");
+  } catch (const Interrupted& error) {
+    return say(stopped, error.what());
   } catch (const std::invalid_argument& error) {
     return say(wrong_usage, error.what());
   } catch (const std::bad_alloc&) {

@@ -63,6 +63,14 @@ int64_t parse_memory(const std::string& flag, const std::string& text) {
   refuse("{} {}: a size such as 16GiB, 500MB or a number of bytes expected", flag, text);
 }
 
+double parse_seconds(const std::string& flag, const std::string& text) {
+  const size_t split = std::min(text.find_first_not_of("0123456789."), text.size());
+  const std::optional<double> value = number<double>(std::string_view(text).substr(0, split));
+  for (const auto& [name, seconds] : {std::pair{"", 1.0}, {"s", 1.0}, {"m", 60.0}, {"h", 3600.0}})
+    if (value && text.substr(split) == name) return *value * seconds;
+  refuse("{} {}: a time such as 30s, 5m or 1h expected", flag, text);
+}
+
 at::Device parse_device(const std::string& text) {
   if (text == "cpu") return at::kCPU;
   const std::optional<int> index = text == "cuda"              ? 0

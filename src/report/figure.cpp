@@ -69,6 +69,7 @@ void write_figure(const std::filesystem::path& path, double width, double height
   if (path.extension() == ".pdf") {
     write_file_atomically(path, [&](std::ostream& out) {
       const Surface surface(cairo_pdf_surface_create_for_stream(to_stream, &out, width, height));
+      cairo_pdf_surface_restrict_to_version(surface.get(), CAIRO_PDF_VERSION_1_4);  // every reader has it
       cairo_pdf_surface_set_metadata(surface.get(), CAIRO_PDF_METADATA_TITLE, title.c_str());
       draw_page(surface.get(), 1, draw);
       cairo_surface_finish(surface.get());

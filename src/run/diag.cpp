@@ -227,7 +227,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
           const TangentPass pass(job.program, parameters, e.group.selection, own);
           e.begin_visit(s);
           for (int64_t k = 0; k < e.next; k += plan.directions) {
-            if (stop && stop()) throw Interrupted("interrupted");
+            if (stop && stop()) throw Interrupted();
             const int64_t count = std::min(plan.directions, e.next - k);
             const WindowSamples samples =
                 draw(job, pass, e.group.selection, s, primal.place(s), e.probes + k, count, options.precision);
@@ -261,7 +261,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
   }
   result.seconds = seconds_since(begin);
   if (plan.measure_precision) {
-    if (stop && stop()) throw Interrupted("interrupted");
+    if (stop && stop()) throw Interrupted();
     const Tensor exact = repeat_in_double(job, groups[0], first.size(0));
     result.precision_error = (first - exact).norm().item<double>() / exact.norm().item<double>();
   }

@@ -8,44 +8,14 @@
 #include "hessian/autograd_engine.h"
 #include "model/build_program.h"
 #include "run/clock.h"
-#include "run/ledger.h"
+#include "run/exact_files.h"
+#include "run/exact_totals.h"
 #include "run/memory.h"
+#include "run/primal_batches.h"
 #include "tangent/tangent_pass.h"
 
 namespace hesper {
 namespace {
-
-/// Sums over windows of one curvature's matrix, fp64, in the order of the ledger.
-struct Sum {
-  Curvature kind;
-  Tensor total;             // (n, n)
-  Tensor squares;           // (n, n) with full errors
-  double square_norms = 0;  // sum_s |H_s|_F^2
-
-  Sum(Curvature kind, int64_t n, bool full) : kind(kind), total(at::zeros({n, n}, at::kDouble)) {
-    if (full) squares = at::zeros({n, n}, at::kDouble);
-  }
-  /// rows: rows [begin, ...) of one window's matrix.
-  void add(const Tensor& rows, int64_t begin) {
-    total.narrow(0, begin, rows.size(0)).add_(rows);
-    if (squares.defined()) squares.narrow(0, begin, rows.size(0)).addcmul_(rows, rows);
-    const double norm = rows.norm().item<double>();
-    square_norms += norm * norm;
-  }
-  ExactBlock finish(int64_t b, bool symmetric) {
-    ExactBlock out;
-    out.kind = kind;
-    out.matrix = total.div_(b);
-    const double norm = out.matrix.norm().item<double>();
-    if (!symmetric && norm > 0) out.symmetry_error = (out.matrix - out.matrix.t()).norm().item<double>() / norm;
-    if (b < 2) return out;
-    const double spread = std::max(0.0, square_norms - static_cast<double>(b) * norm * norm);
-    if (norm > 0) out.data_error = std::sqrt(spread / static_cast<double>(b * (b - 1))) / norm;
-    if (squares.defined())
-      out.standard_error = squares.div_(b).sub_(out.matrix.square()).clamp_min_(0).div_(b - 1).sqrt_();
-    return out;
-  }
-};
 
 struct Job {
   const Model& model;
@@ -98,12 +68,6 @@ std::vector<Tensor> window_rows(const TangentPass& pass, const Directions& v, in
   return out;
 }
 
-void require_finite(const Tensor& t, int64_t window) {
-  if (!t.isfinite().all().item<bool>())
-    throw std::runtime_error(
-        fmt::format("window {}: the result is not finite (overflow in the model or its weights)", window));
-}
-
 /// Columns `columns` of window 0's matrix once more, everything in fp64 by the two-pass product.
 Tensor repeat_in_double(const Job& job, const Tensor& columns, bool recompute) {
   const Parameters parameters(job.model.weights.values, at::kDouble, job.options.device);
@@ -126,8 +90,24 @@ Plan plan_exact(const Model& model, const Selection& selection, const Windows& w
   return plan_of(Job(model, selection, windows, options));
 }
 
+nlohmann::json plan_choices(const Plan& plan) {
+  return {{"pass", to_string(plan.pass)},
+          {"directions", plan.directions},
+          {"model_input_bs", plan.batch},
+          {"primal_precision", precision_name(plan.primal)}};
+}
+
+ExactOptions with_choices(ExactOptions options, const nlohmann::json& choices) {
+  options.pass = choices.at("pass") == "gram" ? Pass::gram : Pass::two_pass;
+  options.directions = choices.at("directions").get<int64_t>();
+  options.batch = choices.at("model_input_bs").get<int64_t>();
+  options.primal = choices.at("primal_precision") == "fp64" ? at::kDouble : at::kFloat;
+  return options;
+}
+
 ExactResult compute_exact(const Model& model, const Selection& selection, const Windows& windows,
-                          const ExactOptions& options, const OnProgress& on_progress, const ShouldStop& stop) {
+                          const ExactOptions& options, const OnProgress& on_progress, const ShouldStop& stop,
+                          Snapshots* snapshots) {
   const at::NoGradGuard no_grad;
   const Job job(model, selection, windows, options);
   const bool autograd = options.engine == Engine::autograd;
@@ -138,44 +118,55 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
   const PeakMemory memory(options.device);
   result.plan = plan_of(job);
   const Plan& plan = result.plan;
-
-  std::vector<Sum> sums;
-  for (Curvature kind : options.curvatures) sums.emplace_back(kind, n, options.full_errors && b >= 2);
-  Tensor gradient = at::zeros({n}, at::kDouble);
-  result.losses = at::zeros({b}, at::kDouble);
   result.weights = selected_weights(model, selection);
-  const Tensor columns = std::get<0>(at::randperm(n, at::kLong).slice(0, 0, precision_columns(n)).sort());
-  Tensor sample = at::zeros({columns.numel(), n}, at::kDouble);  // those of window 0
 
+  ExactTotals totals(options, n, b);
+  if (snapshots && snapshots->from) totals.restore(*snapshots->from);
   const Clock::time_point begin = Clock::now();
-  const std::vector<Unit> units = make_units(b, plan.batch, n, plan.directions);
+  const double before = totals.seconds;
+  const auto save = [&] {
+    totals.seconds = before + seconds_since(begin);
+    return snapshots && snapshots->save(totals.state(plan));
+  };
+  const auto stop_here = [&] {
+    if (!stop || !stop()) return;
+    throw save() ? Interrupted(fmt::format("snapshot saved: {}; the same command goes on", snapshots->file().string()))
+                 : Interrupted();
+  };
   {
     const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
     std::optional<Tape> tape;
     std::optional<AutogradEngine> rival;
+    int64_t held = -1;  // first window of the batch on the tape
+    const std::vector<Unit> units = make_units(b, plan.batch, n, plan.directions);
     Progress progress{static_cast<int64_t>(units.size()), 0, 0, 0};
+    int64_t step = 0;  // a window of a unit; the rival's graph sums the windows of a batch: one step
     for (const Unit& unit : units) {
-      if (unit.begin == 0) {  // a new batch
+      const int64_t steps = autograd ? 1 : unit.windows, first = step;
+      step += steps;
+      ++progress.done;
+      progress.products += static_cast<double>((unit.end - unit.begin) * unit.windows);
+      if (step <= totals.done) continue;
+      stop_here();
+      if (unit.first_window != held) {  // another batch
         const Clock::time_point primal = Clock::now();
         tape.reset();
         rival.reset();
         const Tokens tokens = job.tokens(unit.first_window, unit.windows);
-        if (autograd) {
+        if (autograd)
           rival.emplace(job.program, parameters, job.selection, tokens, options.precision);
-          result.losses.narrow(0, unit.first_window, unit.windows).copy_(rival->losses());
-          gradient.add_(rival->gradient().cpu());
-        } else {
+        else
           tape.emplace(run_primal(job.program, parameters, job.selection, tokens, plan.primal));
-          release_free_memory();
-          result.losses.narrow(0, unit.first_window, unit.windows).copy_(tape->losses);
-          gradient.add_(tape->gradient.sum(0).cpu());
-        }
-        require_finite(result.losses.narrow(0, unit.first_window, unit.windows), unit.first_window);
-        result.primal_seconds += seconds_since(primal);
+        held = unit.first_window;
+        if (unit.begin == 0 && first >= totals.done)
+          totals.add(unit, autograd ? rival->losses() : tape->losses,
+                     autograd ? rival->gradient() : tape->gradient.sum(0));
+        release_free_memory();
+        totals.primal_seconds += seconds_since(primal);
       }
-      for (int64_t s = 0; s < unit.windows; ++s) {
-        if (stop && stop()) throw Interrupted("interrupted");
-        if (autograd && s > 0) break;  // its graph sums the windows of a batch
+      for (int64_t s = 0; s < steps; ++s) {
+        if (first + s < totals.done) continue;
+        if (s > 0) stop_here();
         std::vector<Tensor> rows;
         if (autograd) {
           rows = {rival->columns(unit.begin, unit.end).to(at::kCPU, at::kDouble)};
@@ -184,30 +175,28 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
           rows = window_rows(pass, Directions::units(job.selection, unit.begin, unit.end, options.precision), s, plan,
                              options.curvatures);
         }
-        for (size_t i = 0; i < sums.size(); ++i) sums[i].add(rows[i], unit.begin);
         require_finite(rows[0], windows.index[unit.first_window + s]);
-        if (unit.first_window + s == 0)
-          for (int64_t c = 0; c < columns.numel(); ++c)
-            if (const int64_t row = columns[c].item<int64_t>(); row >= unit.begin && row < unit.end)
-              sample[c].copy_(rows[0][row - unit.begin]);
+        totals.add(rows, unit.begin, unit.first_window + s);
+        if (snapshots && snapshots->due()) save();
       }
-      ++progress.done;
-      progress.products += static_cast<double>((unit.end - unit.begin) * unit.windows);
-      progress.seconds = seconds_since(begin);
+      progress.seconds = before + seconds_since(begin);
       if (on_progress) on_progress(progress);
     }
     result.products = static_cast<int64_t>(progress.products);
   }
   release_free_memory();
-  result.seconds = seconds_since(begin);
+  result.seconds = before + seconds_since(begin);
+  result.primal_seconds = totals.primal_seconds;
 
-  for (Sum& sum : sums) {
+  if (plan.measure_precision && !autograd) stop_here();  // the sums are still what a snapshot holds
+  for (MatrixSum& sum : totals.sums) {
     result.blocks.push_back(sum.finish(b, !autograd && plan.pass == Pass::gram));
     // The rival sums the windows of a batch: its spread over windows is known only at one window a batch.
     if (autograd && plan.batch > 1)
       result.blocks.back().data_error.reset(), result.blocks.back().standard_error = Tensor();
   }
-  result.gradient = gradient / static_cast<double>(b);
+  result.gradient = totals.gradient / static_cast<double>(b);
+  result.losses = totals.losses;
   result.mean_loss = result.losses.mean().item<double>();
   const Tensor counts = windows.labels.slice(1, 1).ge(0).sum(1).to(at::kDouble);
   result.loss = ((result.losses * counts).sum() / counts.sum()).item<double>();
@@ -221,10 +210,10 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
   } else {
     if (stop && stop()) throw Interrupted("interrupted");
     const Clock::time_point check = Clock::now();
-    const Tensor exact = repeat_in_double(job, columns, plan.check_recomputes);
+    const Tensor exact = repeat_in_double(job, totals.columns, plan.check_recomputes);
     release_free_memory();
-    result.precision_error = (sample - exact).norm().item<double>() / exact.norm().item<double>();
-    result.precision_columns = columns.numel();
+    result.precision_error = (totals.sample - exact).norm().item<double>() / exact.norm().item<double>();
+    result.precision_columns = totals.columns.numel();
     result.precision_seconds = seconds_since(check);
   }
   result.peak_memory = memory.peak();

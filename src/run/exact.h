@@ -5,6 +5,7 @@
 
 #include "model/model.h"
 #include "run/plan.h"
+#include "run/snapshot.h"
 #include "text/windows.h"
 
 namespace hesper {
@@ -56,15 +57,22 @@ struct ExactResult {
 /// Called between units: true stops the run with Interrupted.
 using ShouldStop = std::function<bool()>;
 struct Interrupted : std::runtime_error {
-  using std::runtime_error::runtime_error;
+  explicit Interrupted(const std::string& left = "nothing was written") : runtime_error("interrupted, " + left) {}
 };
 
 /// Plan alone, nothing computed.
 Plan plan_exact(const Model& model, const Selection& selection, const Windows& windows, const ExactOptions& options);
 
-/// Throws what make_plan throws; std::runtime_error where a result is not finite (naming the window).
+/// The choices of a plan that a run which goes on must keep, and options that make the planner choose so again.
+nlohmann::json plan_choices(const Plan& plan);
+ExactOptions with_choices(ExactOptions options, const nlohmann::json& choices);
+
+/// snapshots: where the state goes every so often, when `stop` says so, and where snapshots->from came from; the
+/// result is bit for bit that of a run which was not stopped. Throws what make_plan throws; std::runtime_error where a
+/// result is not finite (naming the window).
 ExactResult compute_exact(const Model& model, const Selection& selection, const Windows& windows,
-                          const ExactOptions& options, const OnProgress& on_progress = {}, const ShouldStop& stop = {});
+                          const ExactOptions& options, const OnProgress& on_progress = {}, const ShouldStop& stop = {},
+                          Snapshots* snapshots = nullptr);
 
 /// P (H + g g^T), P = exp(loss): the Hessian of the true perplexity, from the fields above.
 at::Tensor perplexity_hessian(const at::Tensor& hessian, const at::Tensor& gradient, double mean_loss);

@@ -197,7 +197,7 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
     for (int64_t s = 0; s < b; ++s)
       for (size_t i = 0; i < parts.size(); ++i) {
         const auto carried = [&](int64_t directions) {
-          if (stop && stop()) throw Interrupted("interrupted");
+          if (stop && stop()) throw Interrupted();
           progress.products += static_cast<double>(directions);
           progress.seconds = seconds_since(begin);
           if (on_progress) on_progress(progress);

@@ -177,6 +177,17 @@ json exact_configuration(const ExactJob& job, Curvature curvature) {
           {"errors", o.full_errors ? "full" : "summary"}};
 }
 
+fs::path snapshot_file(const fs::path& folder, const ExactJob& job) {
+  return with_extension(folder / exact_name(job, job.options.curvatures[0]), ".snapshot");
+}
+
+json snapshot_configuration(const ExactJob& job) {
+  json out = exact_configuration(job, job.options.curvatures[0]);
+  out["curvatures"] = json::array();
+  for (const Curvature kind : job.options.curvatures) out["curvatures"].push_back(to_string(kind));
+  return out;
+}
+
 bool exact_exists(const fs::path& folder, const ExactJob& job) {
   return std::any_of(job.options.curvatures.begin(), job.options.curvatures.end(), [&](Curvature curvature) {
     return fs::exists(with_extension(folder / exact_name(job, curvature), ".json"));

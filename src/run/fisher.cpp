@@ -116,7 +116,7 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
     progress.units = run.units() * (sampled ? (options.probes + run.directions - 1) / run.directions : 1);
     out.loss = run.run(
         [&](int64_t unit, const Tensor& sample) {
-          if (stop && stop()) throw Interrupted("interrupted");
+          if (stop && stop()) throw Interrupted();
           const int64_t window = options.kind == FisherKind::batch ? unit * plan.batch : unit;
           const Tensor z = sample.cpu();
           require_finite(z, windows.index[static_cast<size_t>(window)]);
@@ -134,7 +134,7 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
   }
   out.seconds = seconds_since(begin);
   if (plan.measure_precision) {
-    if (stop && stop()) throw Interrupted("interrupted");
+    if (stop && stop()) throw Interrupted();
     const Parameters parameters(model.weights.values, at::kDouble, options.device);
     const Windows some = first_of(windows, options.kind == FisherKind::batch ? plan.batch : 1);
     Tensor exact;

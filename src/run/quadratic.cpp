@@ -84,7 +84,7 @@ class Run {
     progress_.products += products;
     progress_.seconds = seconds_since(begin_);
     if (on_progress_) on_progress_(progress_);
-    if (stop_ && stop_()) throw Interrupted("interrupted");
+    if (stop_ && stop_()) throw Interrupted();
   }
 
   /// g.d, d'Gd/2 and d'Rd/2 of every window.

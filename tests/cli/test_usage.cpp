@@ -74,7 +74,8 @@ TEST_F(Usage, WrongWords) {
   refused(exact(model, {"--colour", "red"}), 2, "--colour: not expected here; see hesper exact --help");
   refused(exact(model, {"--t", "many"}), 2, "--t");
   refused(exact(model, {"--t"}), 2, "--t");
-  refused(exact(model, {"--resume"}), 2, "--resume: not built yet");
+  refused(exact(model, {"--parts", "1/2"}), 2, "--parts: not built yet");
+  refused(exact(model, {"--snapshot-every", "soon"}), 2, "--snapshot-every soon: a time such as");
   refused(exact(model, {"--vhp_samples", "3"}), 2, "--vhp-samples: not expected here");
   refused(exact(model, {"--precision", "bf16x3"}), 2, "--precision bf16x3: on a GPU only");
   refused(exact(model, {"--precision", "int8"}), 2, "fp64, fp32, bf16x3, tf32, bf16 or auto expected");

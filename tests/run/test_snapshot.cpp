@@ -1,0 +1,111 @@
+// The file of a snapshot: what is written comes back, nothing else does.
+#include "run/snapshot.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "checkpoint/safetensors.h"
+#include "temporary_folder.h"
+
+namespace hesper {
+namespace {
+
+using nlohmann::json;
+
+class SnapshotFile : public testing::Test {
+ protected:
+  Snapshots snapshots(const json& configuration) const {
+    return {folder / "run.snapshot", [configuration] { return configuration; }, 60};
+  }
+  RunState state() const {
+    RunState s;
+    s.plan = {{"pass", "gram"}, {"directions", 7}};
+    s.done = 5;
+    s.numbers = {{"seconds", 0.1}};
+    s.tensors = {{"sum", at::arange(12, at::kDouble).view({3, 4}) / 7}, {"none", at::zeros({0}, at::kDouble)}};
+    return s;
+  }
+  void write(const std::string& bytes) const { std::ofstream(folder / "run.snapshot", std::ios::binary) << bytes; }
+  const TemporaryFolder folder;
+  const json configuration = {{"curvature", "hessian"}, {"windows", {1, 2}}, {"seed", 3}};
+};
+
+TEST_F(SnapshotFile, ComesBackAsItWas) {
+  EXPECT_FALSE(snapshots(configuration).load());
+  EXPECT_TRUE(snapshots(configuration).save(state()));
+  const RunState back = snapshots(configuration).load().value();
+  EXPECT_EQ(back.plan, state().plan);
+  EXPECT_EQ(back.done, 5);
+  EXPECT_EQ(back.numbers, state().numbers);
+  EXPECT_TRUE(at::equal(back.tensor("sum", {3, 4}), state().tensor("sum", {3, 4})));
+  EXPECT_EQ(back.tensor("none", {0}).numel(), 0);
+  EXPECT_THROW(back.tensor("sum", {4, 3}), std::runtime_error);
+  snapshots(configuration).remove();
+  EXPECT_FALSE(snapshots(configuration).load());
+}
+
+TEST_F(SnapshotFile, OfAnotherRunIsRefusedByTheDifference) {
+  snapshots(configuration).save(state());
+  json other = configuration;
+  other["seed"] = 4;
+  try {
+    snapshots(other).load();
+    FAIL() << "loaded";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_NE(std::string(error.what()).find("seed 3, now 4"), std::string::npos) << error.what();
+  }
+}
+
+// Every byte matters: of a file with any one changed, or cut anywhere, nothing is used.
+TEST_F(SnapshotFile, DamagedOneNeverCounts) {
+  snapshots(configuration).save(state());
+  const std::string whole = read_bytes(folder / "run.snapshot");
+  ASSERT_GT(whole.size(), 200u);
+  for (size_t i = 0; i < whole.size(); ++i) {
+    std::string bytes = whole;
+    bytes[i] = static_cast<char>(bytes[i] ^ 1);
+    write(bytes);
+    // Blanks that pad the header and the case of a digit mean the same to a reader of JSON: then the state is the same.
+    try {
+      const std::optional<RunState> read = snapshots(configuration).load();
+      ASSERT_TRUE(read) << i;
+      EXPECT_EQ(read->done, 5) << i;
+      EXPECT_TRUE(at::equal(read->tensor("sum", {3, 4}), state().tensor("sum", {3, 4}))) << i;
+    } catch (const std::runtime_error&) {
+    }
+  }
+  for (size_t size = 0; size < whole.size(); ++size) {
+    write(whole.substr(0, size));
+    EXPECT_THROW(snapshots(configuration).load(), std::runtime_error) << size;
+  }
+}
+
+TEST_F(SnapshotFile, ForeignFilesAreNone) {
+  write("not a snapshot");
+  EXPECT_THROW(snapshots(configuration).load(), std::runtime_error);
+  write_safetensors((folder / "run.snapshot").string(), {{"sum", at::zeros({3, 4}, at::kDouble)}});
+  EXPECT_THROW(snapshots(configuration).load(), std::runtime_error);
+}
+
+TEST_F(SnapshotFile, LeavesOfAKilledWriterGo) {
+  std::ofstream(folder / "run.snapshot.tmp-1-0") << "half";
+  std::ofstream(folder / "other.snapshot.tmp-1-0") << "not ours";
+  EXPECT_FALSE(snapshots(configuration).load());
+  EXPECT_FALSE(std::filesystem::exists(folder / "run.snapshot.tmp-1-0"));
+  EXPECT_TRUE(std::filesystem::exists(folder / "other.snapshot.tmp-1-0"));
+}
+
+TEST_F(SnapshotFile, TroubleIsToldAndTheOldOneStays) {
+  snapshots(configuration).save(state());
+  std::string told;
+  Snapshots nowhere(
+      folder / "run.snapshot" / "below.snapshot", [&] { return configuration; }, 60,
+      [&](const std::string& trouble) { told = trouble; });
+  EXPECT_FALSE(nowhere.save(state()));
+  EXPECT_NE(told.find("below.snapshot"), std::string::npos) << told;
+  EXPECT_TRUE(snapshots(configuration).load());
+}
+
+}  // namespace
+}  // namespace hesper
