@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numbers>
 #include <stdexcept>
 #include <utility>
@@ -23,7 +24,6 @@ void refuse_unsupported(const ConfigReader& config) {
       {"quantization_config", {}},
       {"compression_config", {}},
       {"auto_map", {}},  // the folder's own modelling code
-      {"sliding_window", {}},
       {"use_sliding_window", {false}},
       {"attention_chunk_size", {}},
       {"attn_logit_softcapping", {}},
@@ -65,16 +65,21 @@ void refuse_unsupported(const ConfigReader& config) {
   }
 }
 
+// Model types and how their classes begin.
+const std::map<std::string, std::vector<std::string>>& architecture_stems() {
+  static const std::map<std::string, std::vector<std::string>> stems = {
+      {"llama", {"Llama", "LLaMA"}}, {"mistral", {"Mistral"}}, {"opt", {"OPT"}}, {"qwen2", {"Qwen2"}}};
+  return stems;
+}
+
 // "OPTForCausalLM" and the bare "OPTModel"; LLaMA's first checkpoints wrote "LLaMA".
 void check_architectures(const ConfigReader& config, const std::string& model_type) {
   const json* names = config.find("architectures");
   if (names == nullptr) return;
   if (!names->is_array()) config.refuse("architectures", "is not a list");
-  const std::vector<std::string> known = model_type == "opt"     ? std::vector<std::string>{"OPT"}
-                                         : model_type == "llama" ? std::vector<std::string>{"Llama", "LLaMA"}
-                                                                 : std::vector<std::string>{"Mistral"};
   for (const json& name : *names) {
-    const bool supported = std::any_of(known.begin(), known.end(), [&](const std::string& stem) {
+    const std::vector<std::string>& stems = architecture_stems().at(model_type);
+    const bool supported = std::any_of(stems.begin(), stems.end(), [&](const std::string& stem) {
       return name == stem + "ForCausalLM" || name == stem + "Model";
     });
     if (!supported) config.refuse("architectures", "is not supported (causal language models are)");
@@ -86,11 +91,11 @@ void check_architectures(const ConfigReader& config, const std::string& model_ty
 ModelConfig parse_config(const json& object, const std::string& file) {
   const ConfigReader config(object, file);
   const std::string model_type = config.text("model_type");
-  if (model_type != "opt" && model_type != "llama" && model_type != "mistral") {
-    config.refuse("model_type", "is not supported (opt, llama, mistral are)");
-  }
+  if (!architecture_stems().contains(model_type))
+    config.refuse("model_type", "is not supported (opt, llama, mistral, qwen2 are)");
   check_architectures(config, model_type);
   refuse_unsupported(config);
+  if (model_type != "qwen2") config.only("sliding_window", {});  // Qwen2 has a switch beside it
   if (model_type == "mistral" && !object.contains("sliding_window")) {
     config.refuse("sliding_window", "then means a window of 4096, which is not supported (null means none)");
   }

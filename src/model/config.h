@@ -25,7 +25,7 @@ struct RopeScaling {
 // What config.json says of a model, with transformers' defaults filled in and every value checked.
 struct ModelConfig {
   Family family = Family::opt;
-  std::string model_type;     // as in config.json: "opt", "llama", "mistral"
+  std::string model_type;     // as in config.json: "opt", "llama", "mistral", "qwen2"
   int64_t vocab = 0;          // V
   int64_t width = 0;          // C
   int64_t heads = 0;          // H
@@ -50,11 +50,12 @@ struct ModelConfig {
   // LLaMA
   double rope_theta = 0;
   RopeScaling rope;
-  bool attention_bias = false;  // q, k, v and o
+  bool attention_bias = false;  // q, k and v
+  bool output_bias = false;     // o
   bool mlp_bias = false;        // gate, up and down
 };
 
-// Reads a config.json of model_type opt, llama or mistral (without sliding window). `file` is the name errors start
+// Reads a config.json of model_type opt, llama, mistral or qwen2 (both without sliding window). `file` is the name errors start
 // with. Throws std::runtime_error, one line: a value out of range, or, by name, a field that asks for mathematics which
 // is not supported. Fields that change nothing here (dropout, initialisation, caches, pretraining_tp) are ignored.
 ModelConfig parse_config(const nlohmann::json& json, const std::string& file);

@@ -125,13 +125,12 @@ ModelConfig parse_llama_config(const ConfigReader& json) {
   ModelConfig config;
   config.family = Family::llama;
   read_common(json, "intermediate_size", config);
-  const bool mistral = config.model_type == "mistral";
-  if (mistral) {
-    // Its attention and MLP never have biases, and an absent sliding_window means 4096.
-    json.only("attention_bias", {false});
+  const bool mistral = config.model_type == "mistral", qwen = config.model_type == "qwen2";
+  if (mistral || qwen) {  // whose code does not read these
+    json.only("attention_bias", {qwen});
     json.only("mlp_bias", {false});
   }
-  config.kv_heads = json.integer("num_key_value_heads", 1, max_heads, mistral ? 8 : config.heads);
+  config.kv_heads = json.integer("num_key_value_heads", 1, max_heads, mistral ? 8 : qwen ? 32 : config.heads);
   if (config.heads % config.kv_heads != 0) {
     json.refuse("num_key_value_heads", fmt::format("does not divide num_attention_heads = {}", config.heads));
   }
@@ -140,17 +139,24 @@ ModelConfig parse_llama_config(const ConfigReader& json) {
     throw std::runtime_error(
         fmt::format("{}: head_dim = {}, a rotary embedding needs an even one", json.file(), config.head_dim));
   }
-  config.max_positions = json.integer("max_position_embeddings", 1, max_position_count, mistral ? 131072 : 2048);
+  config.max_positions = json.integer("max_position_embeddings", 1, max_position_count,
+                                      mistral ? 131072
+                                      : qwen  ? 32768
+                                              : 2048);
   config.norm_eps = json.positive("rms_norm_eps", 1e-6);
   config.activation = read_activation(json, "hidden_act", "silu");
   config.tied_head = json.boolean("tie_word_embeddings", false);
-  read_token_ids(json, 1, 2, config);
+  if (qwen && !json.has("bos_token_id"))
+    config.eos_ids = json.token_ids("eos_token_id", {});
+  else
+    read_token_ids(json, 1, 2, config);
   config.embed_dim = config.width;
   read_rope(json, config);
   if (config.rope.type == RopeType::dynamic && config.head_dim == 2) {
     json.refuse("head_dim", "is too small for dynamic rotary scaling, whose exponent is D/(D-2)");
   }
-  config.attention_bias = json.boolean("attention_bias", false);
+  config.attention_bias = json.boolean("attention_bias", qwen);
+  config.output_bias = config.attention_bias && !qwen;
   config.mlp_bias = json.boolean("mlp_bias", false);
   return config;
 }

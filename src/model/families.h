@@ -7,6 +7,6 @@ namespace hesper {
 
 // One reader of config.json a family; parse_config has already seen the model type and the fields nobody supports.
 ModelConfig parse_opt_config(const ConfigReader& json);
-ModelConfig parse_llama_config(const ConfigReader& json);  // llama, mistral
+ModelConfig parse_llama_config(const ConfigReader& json);  // llama, mistral, qwen2
 
 }  // namespace hesper

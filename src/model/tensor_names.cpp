@@ -70,7 +70,7 @@ std::vector<ParameterSpec> llama_table(const ModelConfig& c) {
     table.linear("self_attn.q_proj", query, c.width, c.attention_bias);
     table.linear("self_attn.k_proj", key, c.width, c.attention_bias);
     table.linear("self_attn.v_proj", key, c.width, c.attention_bias);
-    table.linear("self_attn.o_proj", c.width, query, c.attention_bias);
+    table.linear("self_attn.o_proj", c.width, query, c.output_bias);
     table.linear("mlp.gate_proj", c.hidden, c.width, c.mlp_bias);
     table.linear("mlp.up_proj", c.hidden, c.width, c.mlp_bias);
     table.linear("mlp.down_proj", c.width, c.hidden, c.mlp_bias);

@@ -18,6 +18,7 @@ import transformers.modeling_rope_utils
 import transformers.models.llama.modeling_llama
 import transformers.models.mistral.modeling_mistral
 import transformers.models.opt.modeling_opt
+import transformers.models.qwen2.modeling_qwen2
 from safetensors.torch import load_file
 
 torch.set_default_dtype(torch.float64)
@@ -31,12 +32,14 @@ class TorchOfDoubles:
 
 
 for module in (transformers.modeling_rope_utils, transformers.models.llama.modeling_llama,
-               transformers.models.mistral.modeling_mistral, transformers.models.opt.modeling_opt):
+               transformers.models.mistral.modeling_mistral, transformers.models.opt.modeling_opt,
+               transformers.models.qwen2.modeling_qwen2):
     module.torch = TorchOfDoubles()
 
 FAMILIES = {"opt": (transformers.OPTConfig, transformers.OPTForCausalLM),
             "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-            "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM)}
+            "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
+            "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM)}
 
 
 def fresh(folder):

@@ -68,6 +68,9 @@ MODELS = {
                      _remove_final_layer_norm=True), 2, 9, False),
     "mistral": (llama(architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=None, head_dim=8,
                       num_attention_heads=2, num_key_value_heads=1, rope_theta=10000.0), 2, 8, False),
+    "qwen2": ({k: v for k, v in llama(architectures=["Qwen2ForCausalLM"], model_type="qwen2", num_key_value_heads=2, rope_theta=1e4,
+                                      use_sliding_window=False, sliding_window=16, max_window_layers=1, tie_word_embeddings=True).items()
+               if k not in ("attention_bias", "mlp_bias")}, 2, 9, False),
 }
 
 

@@ -104,6 +104,19 @@ TEST(Config, mistral_without_window_is_a_llama) {
   EXPECT_EQ(refusal(with(mistral, {{"attention_bias", true}})), "c.json: attention_bias = true is not supported");
 }
 
+TEST(Config, qwen2_is_a_llama_with_three_biases) {
+  json qwen = with(llama, {{"model_type", "qwen2"}, {"num_attention_heads", 32}, {"sliding_window", 4096}});
+  const ModelConfig c = parse(qwen);
+  EXPECT_EQ(c.family, Family::llama);
+  EXPECT_TRUE(c.attention_bias);
+  EXPECT_FALSE(c.output_bias);
+  EXPECT_EQ(c.kv_heads, 32);
+  EXPECT_EQ(c.max_positions, 32768);
+  EXPECT_FALSE(c.bos_id.has_value());
+  EXPECT_EQ(refusal(with(qwen, {{"use_sliding_window", true}})), "c.json: use_sliding_window = true is not supported");
+  EXPECT_EQ(refusal(with(qwen, {{"attention_bias", false}})), "c.json: attention_bias = false is not supported");
+}
+
 TEST(Config, activations_by_every_supported_name) {
   const std::vector<std::pair<const char*, Phi>> names = {
       {"relu", Phi::relu},        {"gelu", Phi::gelu},
@@ -229,9 +242,9 @@ TEST(Config, refuses_unsupported_mathematics_by_name) {
 }
 
 TEST(Config, refuses_unknown_models) {
-  for (const char* type : {"qwen2", "gemma", "gpt2", "llama4_text", "LLAMA", ""}) {
+  for (const char* type : {"qwen3", "gemma", "gpt2", "llama4_text", "LLAMA", ""}) {
     EXPECT_EQ(refusal(with(llama, {{"model_type", type}})),
-              fmt::format("c.json: model_type = \"{}\" is not supported (opt, llama, mistral are)", type));
+              fmt::format("c.json: model_type = \"{}\" is not supported (opt, llama, mistral, qwen2 are)", type));
   }
   EXPECT_EQ(refusal(json::object()), "c.json: model_type is missing");
   EXPECT_EQ(refusal(json::array()), "c.json: not a JSON object");
