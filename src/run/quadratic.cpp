@@ -246,12 +246,13 @@ Plan plan_quadratic(const Model& model, const NamedDirections& directions, const
   r.pass = Pass::gram;
   r.matrices = 8;  // sums and squares of G, R and H, and what a window adds
   r.columns = r.carried = directions.count();
-  // The user's own on the CPU, a copy where the passes work in another type or on another device, and for a ranking
-  // one more with signs.
+  // The user's own on the CPU, and a copy where the passes work in another type or on another device, or where several
+  // directions move one parameter and are laid side by side; for a ranking the same once more with signs.
   const at::ScalarType own = directions.moves[0].values.scalar_type();
   const int64_t stored = directions.bytes(own), working = directions.bytes(options.precision);
-  const bool cpu = options.device.is_cpu();
-  r.beside = (cpu ? stored : 0) + (cpu && own == options.precision ? 0 : working) + (options.rank ? working : 0);
+  const bool cpu = options.device.is_cpu(), shared = directions.moves.size() > selection.parts().size();
+  r.beside = (cpu ? stored : 0) + (cpu && own == options.precision && !shared ? 0 : working);
+  if (options.rank) r.beside += (cpu && shared ? 2 : 1) * working;
   Plan plan = make_plan(r);
 
   if (options.steps.empty() && !options.actual_each) return plan;
