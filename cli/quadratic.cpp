@@ -10,6 +10,7 @@
 #include "interrupt.h"
 #include "run/exact_files.h"
 #include "run/quadratic_files.h"
+#include "run/rank_files.h"
 #include "run/result_files.h"
 #include "text/sha256.h"
 #include "values.h"
@@ -20,8 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct QuadraticFlags : Flags {
-  std::string against, basis, group = "layer", actual = "line", out;
-  bool overwrite = false;
+  std::string against, basis, group = "layer", actual, out;
+  bool rank = false, overwrite = false;
 };
 
 std::string last_component(const std::string& text) {
@@ -57,6 +58,39 @@ void name_directions(QuadraticJob& job, const QuadraticFlags& flags, const Model
 
 std::string bar(double error) { return std::isfinite(error) ? fmt::format(" +- {:.1g}", error) : ""; }
 
+/// The ten costliest directions by every column, and how each column's order agrees with the actual and predicted ones.
+void report_ranking(Console& console, const NamedDirections& directions, const std::vector<RankColumn>& ranking) {
+  const std::vector<int64_t> order = order_of(ranking[0]);
+  const RankColumn &actual = ranking[0], &predicted = ranking[1];
+  std::string head =
+      fmt::format("{:<12}{:<30}{:>20}{:>20}  place by:", "costliest", "", title_of(actual), title_of(predicted));
+  for (size_t c = 1; c < ranking.size(); ++c) head += fmt::format("{:>14}", title_of(ranking[c]));
+  console.line(head);
+  std::vector<std::vector<int64_t>> places;
+  for (const RankColumn& column : ranking) places.push_back(column.places());
+  const auto value = [](const RankColumn& column, int64_t k) {
+    return fmt::format("{:+.4g}{}", column.mean()[k].item<double>(), bar(column.standard_error()[k].item<double>()));
+  };
+  for (size_t n = 0; n < std::min<size_t>(10, order.size()); ++n) {
+    const auto i = static_cast<size_t>(order[n]);
+    std::string row = fmt::format("{:<12}{:>3}. {:<25}{:>20}{:>20}{:>11}", "", n + 1, directions.names[i],
+                                  value(actual, order[n]), value(predicted, order[n]), "");
+    for (size_t c = 1; c < ranking.size(); ++c)
+      row += fmt::format("{:>14}", places[c][i] > 0 ? std::to_string(places[c][i]) : "-");
+    console.line(row);
+  }
+  console.line(fmt::format("{:<12}{:<16}{:>22}{:>22}{:>12}", "Spearman", "", "with actual cost", "with second order",
+                           "directions"));
+  for (size_t c = 1; c < ranking.size(); ++c) {
+    const auto say = [&](const RankColumn& with) {
+      const RankCorrelation rho = rank_correlation(ranking[c], with);
+      return &with == &ranking[c] ? "" : fmt::format("{:.4f}{}", rho.spearman, bar(rho.error));
+    };
+    console.line(fmt::format("{:<12}{:<16}{:>22}{:>22}{:>12}", "", title_of(ranking[c]), say(actual), say(predicted),
+                             rank_correlation(ranking[c], actual).directions));
+  }
+}
+
 void report(Console& console, const QuadraticJob& job, const QuadraticResult& r, const std::string& base) {
   const auto row = [&](const char* head, const std::string& text) {
     console.line(fmt::format("{:<12}{}", head, text));
@@ -81,11 +115,18 @@ void report(Console& console, const QuadraticJob& job, const QuadraticResult& r,
                           job.directions.names[static_cast<size_t>(p.j)], p.change, bar(p.error)));
     head = "";
   }
-  if (job.windows.ids.size(0) > 1) console.line("+-: standard error of the mean over the windows");
-  row("time", fmt::format("{} ({} primal, {} for the actual losses)", say_seconds(r.seconds),
-                          say_seconds(r.primal_seconds), say_seconds(r.actual_seconds)));
+  if (!r.ranking.empty()) report_ranking(console, job.directions, r.ranking);
+  if (job.windows.ids.size(0) > 1)
+    console.line(fmt::format("+-: standard error of the mean over the windows{}",
+                             r.ranking.empty() ? "" : "; of a Spearman correlation, by leaving out one at a time"));
+  row("time",
+      fmt::format("{} ({} primal, {}{} for the actual losses)", say_seconds(r.seconds), say_seconds(r.primal_seconds),
+                  r.ranking.empty() ? "" : say_seconds(r.proxy_seconds) + " for the proxies, ",
+                  say_seconds(r.actual_seconds)));
   row("memory", fmt::format("{} at the peak", say_bytes(r.peak_memory)));
-  row("wrote", base + " .pt .csv .pdf .png .bars.pdf .bars.png .json .aux.safetensors");
+  row("wrote", base + fmt::format(" .pt .csv .pdf .png .bars.pdf .bars.png{}{} .json .aux.safetensors",
+                                  r.line.empty() ? "" : " .line.pdf .line.png",
+                                  r.ranking.empty() ? "" : " .rank.csv .rank.pdf .rank.png"));
 }
 
 void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& command_line) {
@@ -98,8 +139,13 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
     job.options.primal = parse_precision("--primal-precision", flags.primal_precision);
   job.options.batch = flags.model_input_bs;
   if (!flags.memory_limit.empty()) job.options.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
-  job.options.actual_each = flags.actual == "each";
-  if (flags.actual == "none") job.options.steps.clear();
+  const std::string actual = !flags.actual.empty() ? flags.actual : flags.rank ? "each" : "line";
+  if (flags.rank && actual != "each")
+    throw std::invalid_argument(
+        fmt::format("--rank needs the actual cost of each direction: --actual each, not {}", actual));
+  job.options.rank = flags.rank;
+  job.options.actual_each = actual == "each";
+  if (actual == "none") job.options.steps.clear();
   catch_interrupts();
   const Model model = open_model(flags);
   stop_if_interrupted();
@@ -143,13 +189,14 @@ Action add_quadratic(CLI::App& app) {
       ->check(CLI::IsMember({"model", "block", "layer", "tensor"}))
       ->capture_default_str();
   app.add_option("--actual", flags->actual,
-                 "measured losses: line, at 1/8 to 1 of all directions together; each, also of each alone; none")
-      ->check(CLI::IsMember({"line", "each", "none"}))
-      ->capture_default_str();
+                 "measured losses: line, at 1/8 to 1 of all directions together (default); each, also of each alone "
+                 "(default with --rank); none")
+      ->check(CLI::IsMember({"line", "each", "none"}));
+  app.add_flag("--rank", flags->rank,
+               "rank the directions by actual and predicted cost and by the usual proxies; Spearman of each");
   group_options(app, "Directions");
-  app.add_option("--precision", flags->precision, "of tangents: fp32 (default) or fp64");
-  app.add_option("--primal-precision", flags->primal_precision,
-                 "of the primal pass and the actual losses: fp64 or fp32")
+  app.add_option("--precision", flags->precision, "of tangents and of the actual losses: fp32 (default) or fp64");
+  app.add_option("--primal-precision", flags->primal_precision, "of the primal pass: fp64 or fp32")
       ->capture_default_str();
   app.add_option("--memory-limit", flags->memory_limit, "such as 16GiB (all that is free)");
   add_device(app, *flags);

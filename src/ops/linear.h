@@ -26,6 +26,8 @@ class Linear : public Op {
   std::string name() const override { return "linear"; }
   /// x (rows, in) on the tape; where the weight is selected.
   const Tensor& input(const Kept& tape) const { return tape[0]; }
+  /// y_bar (rows, out) on the tape; likewise.
+  const Tensor& output_adjoint(const Kept& tape) const { return tape[1]; }
 
  private:
   int weight() const { return parameters[0]; }

@@ -20,17 +20,17 @@ std::vector<int> last_reader(const Program& program) {
   return last;
 }
 
-/// Runs the ops in order and hands back the head's input; values are dropped after their last reader. `see` is called
-/// with each op and its inputs.
+/// Runs the ops from `begin` on over the `values` that stand before it and hands back the head's input; values are
+/// dropped after their last reader. `see` is called before each op with its number and all values that stand.
 Tensor forward_ops(const Program& program, Primal& p, const std::vector<char>& active, std::vector<Kept>* kept,
-                   const std::function<void(const Op&, const Tensors&)>& see = {}) {
+                   const std::function<void(int, const Tensors&)>& see = {}, int begin = 0, Tensors values = {}) {
   const std::vector<int> last = last_reader(program);
-  Tensors values(program.values());
-  for (int i = 0; i < static_cast<int>(program.ops().size()); ++i) {
+  values.resize(program.values());
+  for (int i = begin; i < static_cast<int>(program.ops().size()); ++i) {
     const Op& op = *program.ops()[i];
+    if (see) see(i, values);
     Tensors x;
     for (int v : op.inputs) x.push_back(values[v]);
-    if (see) see(op, x);
     Kept mine;
     p.keep = kept && is_active(op, active, p.selection);
     values[op.output] = op.forward(p, x, mine);
@@ -159,9 +159,9 @@ LayerInputs run_layer_inputs(const Program& program, const Parameters& parameter
   const std::vector<const Op*> layers = linear_layers_of(program, selection);
   LayerInputs out;
   out.inputs.resize(layers.size());
-  const auto see = [&](const Op& op, const Tensors& x) {
+  const auto see = [&](int op, const Tensors& values) {
     for (size_t i = 0; i < layers.size(); ++i)
-      if (&op == layers[i]) out.inputs[i] = x[0];
+      if (program.ops()[op].get() == layers[i]) out.inputs[i] = values[layers[i]->inputs[0]];
   };
   const Selection nothing;
   Primal p{tokens, parameters, nothing, precision, false};
@@ -175,6 +175,41 @@ Tensor run_forward(const Program& program, const Parameters& parameters, const T
   const Selection nothing;
   Primal p{tokens, parameters, nothing, precision, false};
   return losses_of(program, p, forward_ops(program, p, std::vector<char>(program.values(), 0), nullptr));
+}
+
+namespace {
+/// The first op that reads one of the parameters; the head counts as one op more.
+int first_reader(const Program& program, const std::vector<int>& parameters) {
+  const auto reads = [&](int p) { return std::find(parameters.begin(), parameters.end(), p) != parameters.end(); };
+  const auto& ops = program.ops();
+  const auto found = std::find_if(ops.begin(), ops.end(), [&](const auto& op) {
+    return std::any_of(op->parameters.begin(), op->parameters.end(), reads);
+  });
+  return static_cast<int>(found - ops.begin());
+}
+}  // namespace
+
+void run_variants(const Program& program, const Parameters& base, const std::vector<std::vector<int>>& changed,
+                  const Tokens& tokens, at::ScalarType precision, const std::function<Parameters(int64_t)>& variant,
+                  const std::function<void(int64_t, const Tensor&)>& take) {
+  const Selection nothing;
+  const std::vector<char> inactive(program.values(), 0);
+  std::vector<int> first;
+  for (const std::vector<int>& parameters : changed) first.push_back(first_reader(program, parameters));
+  const auto branch_off = [&](int op, const auto& last_value) {
+    for (size_t k = 0; k < first.size(); ++k) {
+      if (first[k] != op) continue;
+      const Parameters parameters = variant(static_cast<int64_t>(k));
+      Primal p{tokens, parameters, nothing, precision, false};
+      take(static_cast<int64_t>(k), losses_of(program, p, last_value(p)));
+    }
+  };
+  Primal p{tokens, base, nothing, precision, false};
+  const auto see = [&](int op, const Tensors& values) {
+    branch_off(op, [&](Primal& q) { return forward_ops(program, q, inactive, nullptr, {}, op, values); });
+  };
+  const Tensor last = forward_ops(program, p, inactive, nullptr, see);
+  branch_off(static_cast<int>(program.ops().size()), [&](Primal&) { return last; });
 }
 
 }  // namespace hesper

@@ -1,6 +1,8 @@
 #pragma once
 // One pass at theta over a batch of windows: losses, gradient at the selected weights, and the tape that every tangent
 // pass reads. Ops below the first selected weight run forward only and leave nothing.
+#include <functional>
+
 #include "model/program.h"
 #include "ops/directions.h"
 #include "ops/parameters.h"
@@ -34,6 +36,14 @@ Tape narrowed(const Tape& tape, const Program& program, const Selection& fewer);
 /// (B) fp64 losses alone: no tape, no adjoint.
 Tensor run_forward(const Program& program, const Parameters& parameters, const Tokens& tokens,
                    at::ScalarType precision);
+
+/// (B) fp64 losses of variants of a model that each change a few parameters. Below the first op that reads a changed
+/// one all values are the base's own: the base runs once, and every variant branches off where it begins to differ. The
+/// same operations on the same numbers as run_forward of the variant: the same bits. changed[k]: the parameters that
+/// variant k changes; variant(k): all of its parameters; take(k, losses): in the order in which the variants begin.
+void run_variants(const Program& program, const Parameters& base, const std::vector<std::vector<int>>& changed,
+                  const Tokens& tokens, at::ScalarType precision, const std::function<Parameters(int64_t)>& variant,
+                  const std::function<void(int64_t, const Tensor&)>& take);
 
 /// Forward alone: losses, and what the linear layers of the selected parameters read.
 struct LayerInputs {

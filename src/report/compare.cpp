@@ -52,18 +52,6 @@ std::vector<double> average_ranks(const std::vector<double>& values) {
   return ranks;
 }
 
-double spearman(const std::vector<double>& a, const std::vector<double>& b) {
-  const std::vector<double> ra = average_ranks(a), rb = average_ranks(b);
-  const double mean = 0.5 * static_cast<double>(a.size() + 1);
-  double ab = 0, aa = 0, bb = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    ab += (ra[i] - mean) * (rb[i] - mean);
-    aa += (ra[i] - mean) * (ra[i] - mean);
-    bb += (rb[i] - mean) * (rb[i] - mean);
-  }
-  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : nan;
-}
-
 // Indices of the k largest magnitudes, ascending.
 std::vector<size_t> top_indices(const std::vector<double>& values, int64_t k) {
   std::vector<size_t> order(values.size());
@@ -116,6 +104,18 @@ at::Tensor read_safetensors(const std::string& path, const std::string& name) {
 }
 
 }  // namespace
+
+double spearman(const std::vector<double>& a, const std::vector<double>& b) {
+  const std::vector<double> ra = average_ranks(a), rb = average_ranks(b);
+  const double mean = 0.5 * static_cast<double>(a.size() + 1);
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ab += (ra[i] - mean) * (rb[i] - mean);
+    aa += (ra[i] - mean) * (ra[i] - mean);
+    bb += (rb[i] - mean) * (rb[i] - mean);
+  }
+  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : nan;
+}
 
 Comparison compare(const at::Tensor& a, const at::Tensor& b, const std::optional<at::Tensor>& standard_error,
                    bool whole_is_diagonal) {

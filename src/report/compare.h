@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace hesper {
 
@@ -30,6 +31,9 @@ struct Comparison {
   double diagonal_top_overlap = 0;  // share of the k largest |d_i| that both have (ties: lower index first)
   std::optional<BarDifference> in_bars;
 };
+
+// Rank correlation of two lists of one length, ties with their average rank; NaN where one is constant.
+double spearman(const std::vector<double>& a, const std::vector<double>& b);
 
 // A and B of one shape, any dtypes; `standard_error` of the same shape. The diagonal is that of a square matrix, and
 // the whole tensor for any other shape or with `whole_is_diagonal` (a diagonal kept in the shape of a square weight).

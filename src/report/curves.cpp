@@ -195,7 +195,7 @@ void draw_series(cairo_t* context, const Page& page, const Series& series, size_
       draw_line(context, x - marker, top, x + marker, top, 0.8);
       draw_line(context, x - marker, bottom, x + marker, bottom, 0.8);
     }
-    draw_marker(context, kind, x, y_place(page, series.y[i]));
+    if (series.markers) draw_marker(context, kind, x, y_place(page, series.y[i]));
   }
 }
 
@@ -205,7 +205,7 @@ void draw_legend(cairo_t* context, const Page& page, const CurvePlot& plot) {
     const double y = page.top + 1.6 * legend_size * (static_cast<double>(i) + 0.5);
     set_colour(context, i);
     draw_line(context, x, y, x + legend_line, y, 1.2);
-    draw_marker(context, i, x + legend_line / 2, y);
+    if (plot.series[i].markers) draw_marker(context, i, x + legend_line / 2, y);
     cairo_set_source_rgb(context, 0, 0, 0);
     draw_text(context, plot.series[i].name, legend_size, x + legend_line + gap, y + 0.35 * legend_size, 0);
   }

@@ -10,10 +10,11 @@ struct Series {
   std::string name;
   std::vector<double> x, y;        // (points)
   std::vector<double> error = {};  // (points) half length of the error bar, or empty
+  bool markers = true;             // false: the line alone
 };
 
-// A line plot: a marker at every point, vertical error bars, the legend beside the frame. Points that are not finite
-// are left out.
+// A line plot: a marker at every point unless a series is a line alone, vertical error bars, the legend beside the
+// frame. Points that are not finite are left out.
 struct CurvePlot {
   std::string title;
   std::string x_label, y_label;

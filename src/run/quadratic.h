@@ -6,13 +6,15 @@
 // Every number has the standard error of its mean over the windows (b >= 2).
 #include "hessian/named_directions.h"
 #include "run/exact.h"
+#include "run/rank.h"
 
 namespace hesper {
 
 struct QuadraticOptions : EngineOptions {
   QuadraticOptions() { primal = at::kDouble, measure_precision = false; }
   std::vector<double> steps = {0.125, 0.25, 0.5, 1};  // e of the losses measured at w + e (d_1 + .. + d_K)
-  bool actual_each = false;                           // also the loss at w + d_k for each k alone
+  bool actual_each = false;                           // also the loss at w + d_k for each k alone; in `precision`
+  bool rank = false;                                  // and what to rank the directions by; needs actual_each
 };
 
 /// Mean over windows and its standard error (undefined for one window), of one shape.
@@ -38,15 +40,18 @@ struct QuadraticResult {
   WithError predicted_each;              // (K) g.d_k + d_k^T H d_k / 2
   std::optional<WithError> actual_each;  // (K) l(w + d_k) - l(w)
   std::vector<LineStep> line;            // all directions together
-  double seconds = 0, primal_seconds = 0, actual_seconds = 0;
+  WithError line_first, line_second;     // scalars: g.d and d^T H d / 2 of all directions together
+  std::vector<RankColumn> ranking;       // rank.h, in its order; empty unless asked for
+  double seconds = 0, primal_seconds = 0, actual_seconds = 0, proxy_seconds = 0;
   int64_t peak_memory = 0;  // at the peak: anonymous bytes, or bytes taken from a GPU
 };
 
-/// Memory and cost of the forms (the actual losses need less); nothing is computed. Throws as make_plan does.
+/// Memory and cost of the forms, and the memory of the actual losses after them (Plan::check); nothing is computed.
+/// Throws as make_plan does, std::invalid_argument for a ranking of one direction or without actual_each.
 Plan plan_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,
                     const QuadraticOptions& options);
 
-/// Throws std::runtime_error where a number is not finite (naming the window).
+/// Throws std::runtime_error where a number is not finite (naming the window), an actual loss included.
 QuadraticResult compute_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,
                                   const QuadraticOptions& options, const OnProgress& on_progress = {},
                                   const ShouldStop& stop = {});

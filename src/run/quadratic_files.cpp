@@ -5,15 +5,18 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "checkpoint/safetensors.h"
 #include "files/atomic_file.h"
 #include "report/bars.h"
+#include "report/curves.h"
 #include "report/heat_map.h"
 #include "report/json_number.h"
 #include "report/pt_file.h"
 #include "report/record.h"
 #include "run/exact_files.h"
+#include "run/rank_files.h"
 #include "run/result_files.h"
 
 namespace hesper {
@@ -79,6 +82,26 @@ BarPlot bars(const QuadraticJob& job, const QuadraticResult& result) {
   return plot;
 }
 
+/// The parabola of the second order from e = 0 on, with its bars at the steps, and the measured losses.
+CurvePlot line_picture(const QuadraticJob& job, const QuadraticResult& r) {
+  constexpr int points = 64;
+  std::map<double, double> at;  // e -> error of the prediction there, known at the steps
+  for (int i = 0; i <= points; ++i) at[r.line.back().e * i / points] = kNone;
+  Series predicted{.name = "second order", .x = {}, .y = {}, .markers = false};
+  Series actual{.name = "measured", .x = {0}, .y = {0}, .error = {kNone}};
+  for (const LineStep& s : r.line) {
+    at[s.e] = s.predicted_error;
+    actual.x.push_back(s.e), actual.y.push_back(s.actual), actual.error.push_back(s.actual_error);
+  }
+  const double first = r.line_first.mean.item<double>(), second = r.line_second.mean.item<double>();
+  for (const auto& [e, error] : at)
+    predicted.x.push_back(e), predicted.y.push_back(e * first + e * e * second), predicted.error.push_back(error);
+  return {.title = title(job, "Change of the mean loss along the whole step"),
+          .x_label = "part of the step",
+          .y_label = "nats a token",
+          .series = {predicted, actual}};
+}
+
 void write_csv(std::ostream& out, const QuadraticJob& job, const QuadraticResult& r) {
   out << "direction,block,weights,norm";
   for (const char* name : {"first_order", "gauss_newton", "residual", "second_order", "predicted", "actual"})
@@ -139,7 +162,8 @@ json configuration(const QuadraticJob& job) {
           {"precision", precision_name(job.options.precision)},
           {"primal_precision", precision_name(*job.options.primal)},
           {"steps", job.options.steps},
-          {"actual_each", job.options.actual_each}};
+          {"actual_each", job.options.actual_each},
+          {"rank", job.options.rank}};
 }
 
 json record(const QuadraticJob& job, const QuadraticResult& r) {
@@ -170,6 +194,7 @@ json record(const QuadraticJob& job, const QuadraticResult& r) {
                      {"change", json_number(p.change)},
                      {"error", json_number(p.error)}});
   out["largest_pairs"] = pairs;
+  if (!r.ranking.empty()) out["rank"] = rank_json(r.ranking);
   return out;
 }
 
@@ -210,7 +235,15 @@ std::string write_quadratic(const fs::path& folder, const QuadraticJob& job, con
   for (const char* extension : {".pdf", ".png"}) {
     write_heat_map(picture(job, result), with_extension(base, extension));
     write_bars(bars(job, result), base.string() + ".bars" + extension);
+    if (!result.line.empty()) write_curves(line_picture(job, result), base.string() + ".line" + extension);
+    if (!result.ranking.empty())
+      write_scatter(rank_picture(title(job, "Directions by place, and Spearman's correlation with the actual cost"),
+                                 result.ranking),
+                    base.string() + ".rank" + extension);
   }
+  if (!result.ranking.empty())
+    write_file_atomically(with_extension(base, ".rank.csv"),
+                          [&](std::ostream& out) { write_rank_csv(out, job.directions.names, result.ranking); });
   write_json(with_extension(base, ".json"), record(job, result));
   return base.string();
 }

@@ -5,6 +5,8 @@
 //   NAME.aux.safetensors  gradient, Gauss-Newton and residual forms and every standard error
 //   NAME.pdf .png         the matrix |q_ij| by blocks
 //   NAME.bars.pdf .png    predicted and actual change a direction
+//   NAME.line.pdf .png    predicted and actual change along all directions together; where losses were measured
+//   NAME.rank.*           what the directions are ranked by (rank_files.h); where asked for
 //   NAME.json             what was run and what came out; written last
 #include <filesystem>
 #include <string>

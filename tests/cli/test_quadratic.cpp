@@ -62,6 +62,36 @@ TEST_F(Quadratic, StepBetweenTwoCheckpoints) {
                  "made with precision fp64, now fp32; --overwrite replaces it");
 }
 
+TEST_F(Quadratic, Rank) {
+  change("fc1.weight", [](const at::Tensor& w) { return w + 0.02 * w.abs(); });  // other norms in each block
+  const Outcome outcome = quadratic({"--against", "model", "--precision", "fp64", "--rank", "--out", "out"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_NE(outcome.out.find("Spearman"), std::string::npos);
+  const std::string base = "out/quadratic_model_layer_b3_T10";
+  for (const char* picture : {".rank.png", ".line.png"})
+    EXPECT_TRUE(read_bytes(folder / (base + picture)).starts_with("\x89PNG")) << picture;
+  const auto record = nlohmann::json::parse(read_bytes(folder / (base + ".json")));
+  EXPECT_TRUE(record["configuration"]["actual_each"].get<bool>()) << "--rank measures each direction";
+  const auto& columns = record["rank"]["columns"];
+  EXPECT_EQ(columns.size(), 7u);
+  // Two directions: every correlation is 1 or -1, and the table has two rows, the costlier one first.
+  for (const char* name : {"predicted", "diagonal", "gauss_newton", "fisher", "output_error", "weight_error"})
+    EXPECT_EQ(std::abs(record["rank"]["spearman"]["actual"][name]["spearman"].get<double>()), 1) << name;
+  EXPECT_FALSE(record["rank"]["spearman"]["predicted"].contains("predicted"));
+  const double first = columns["actual"]["values"][0], second = columns["actual"]["values"][1];
+  const std::string table = read_bytes(folder / (base + ".rank.csv"));
+  EXPECT_TRUE(table.starts_with("direction,actual_place,actual,actual_error,predicted_place,predicted,")) << table;
+  EXPECT_NE(table.find(first > second ? "\n0.fc1,1," : "\n1.fc1,1,"), std::string::npos) << table;
+  EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 3);
+
+  expect_refusal(quadratic({"--against", "model", "--rank", "--actual", "line"}), 2,
+                 "--rank needs the actual cost of each direction: --actual each, not line");
+  expect_refusal(quadratic({"--against", "model", "--rank", "--group", "model"}), 2,
+                 "a ranking needs at least 2 directions, 1 is here");
+  expect_refusal(quadratic({"--against", golden.folder, "--rank"}), 2, "hold the same weights");
+}
+
 TEST_F(Quadratic, Basis) {
   const std::string name = "model.decoder.layers.0.fc1.weight";
   const SafetensorsFile file(golden.folder + "/model.safetensors");
