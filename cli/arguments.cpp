@@ -11,7 +11,7 @@
 namespace hesper::cli {
 namespace {
 
-constexpr std::array later_commands = {"sweep", "merge"};
+constexpr std::array later_commands = {"merge"};
 constexpr std::array later_flags = {"--resume",   "--parts",     "--snapshot-every",
                                     "--revision", "--cache-dir", "--offline"};
 

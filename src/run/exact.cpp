@@ -127,7 +127,8 @@ Plan plan_exact(const Model& model, const Selection& selection, const Windows& w
 }
 
 ExactResult compute_exact(const Model& model, const Selection& selection, const Windows& windows,
-                          const ExactOptions& options, const OnProgress& on_progress, const ShouldStop& stop) {
+                          const ExactOptions& options, const OnProgress& on_progress, const ShouldStop& stop,
+                          const OnRows& on_rows) {
   const at::NoGradGuard no_grad;
   const Job job(model, selection, windows, options);
   const bool autograd = options.engine == Engine::autograd;
@@ -186,6 +187,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
         }
         for (size_t i = 0; i < sums.size(); ++i) sums[i].add(rows[i], unit.begin);
         require_finite(rows[0], windows.index[unit.first_window + s]);
+        if (on_rows) on_rows(unit.first_window + s, unit.begin, rows[0]);
         if (unit.first_window + s == 0)
           for (int64_t c = 0; c < columns.numel(); ++c)
             if (const int64_t row = columns[c].item<int64_t>(); row >= unit.begin && row < unit.end)

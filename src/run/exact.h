@@ -59,12 +59,17 @@ struct Interrupted : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Rows [begin, begin + rows) of one window's own matrix of the first curvature, (rows, n) fp64, as they are made: of
+/// every chunk of rows window after window.
+using OnRows = std::function<void(int64_t window, int64_t begin, const at::Tensor& rows)>;
+
 /// Plan alone, nothing computed.
 Plan plan_exact(const Model& model, const Selection& selection, const Windows& windows, const ExactOptions& options);
 
 /// Throws what make_plan throws; std::runtime_error where a result is not finite (naming the window).
 ExactResult compute_exact(const Model& model, const Selection& selection, const Windows& windows,
-                          const ExactOptions& options, const OnProgress& on_progress = {}, const ShouldStop& stop = {});
+                          const ExactOptions& options, const OnProgress& on_progress = {}, const ShouldStop& stop = {},
+                          const OnRows& on_rows = {});
 
 /// P (H + g g^T), P = exp(loss): the Hessian of the true perplexity, from the fields above.
 at::Tensor perplexity_hessian(const at::Tensor& hessian, const at::Tensor& gradient, double mean_loss);
