@@ -11,7 +11,7 @@
 namespace hesper::cli {
 namespace {
 
-constexpr std::array later_commands = {"sweep", "merge"};
+constexpr std::array later_commands = {"merge"};
 constexpr std::array later_flags = {"--parts", "--revision", "--cache-dir", "--offline"};
 constexpr std::array snapshot_flags = {"--resume", "--snapshot-every"};  // exact has them
 

@@ -18,6 +18,7 @@ Action add_perplexity(CLI::App& app);
 Action add_check(CLI::App& app);
 Action add_plan(CLI::App& app);
 Action add_quadratic(CLI::App& app);
+Action add_sweep(CLI::App& app);
 Action add_plot(CLI::App& app);
 Action add_compare(CLI::App& app);
 Action add_info(CLI::App& app);

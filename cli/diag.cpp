@@ -8,21 +8,13 @@
 #include <stdexcept>
 
 #include "commands.h"
-#include "flags.h"
+#include "diag_flags.h"
 #include "interrupt.h"
 #include "run/exact_files.h"
 #include "values.h"
 
 namespace hesper::cli {
 namespace {
-
-struct DiagFlags : Flags {
-  std::optional<int64_t> probes;
-  std::optional<double> rel_error;
-  std::string of = "diagonal", target = "windows", method = "hutchinson", probe_scope = "layer", out;
-  int64_t group_size = 128;
-  bool exact = false, overwrite = false;
-};
 
 constexpr int64_t kMostProbes = 4096;  // of a run that stops by its error
 
@@ -38,6 +30,8 @@ void refuse_with_exact(const DiagFlags& flags) {
   if (flags.rel_error && flags.probes && *flags.probes < least_probes)
     throw std::invalid_argument(fmt::format("--probes {}: --rel-error needs at least {}", *flags.probes, least_probes));
 }
+
+}  // namespace
 
 DiagOptions diag_options(const DiagFlags& flags) {
   refuse_with_exact(flags);
@@ -63,6 +57,8 @@ DiagOptions diag_options(const DiagFlags& flags) {
                                                 : ProbeScope::layer;
   return options;
 }
+
+namespace {
 
 /// "vhp_samples100" is the reference's name for a number of probes.
 std::string method_name(const DiagFlags& flags, const DiagOptions& options) {
@@ -215,9 +211,8 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
                          {"memory", plan.peak()},
                          {"units", plan.units}});
   const auto compute = flags.exact ? compute_exact_diag : compute_diag;
-  const DiagonalResult result = compute(
-      model, job.selection, job.sums, job.windows, options, [&](const Progress& p) { console.progress(p); },
-      interrupted);
+  const DiagonalResult result = compute(model, job.selection, job.sums, job.windows, options,
+                                        [&](const Progress& p) { console.progress(p); }, interrupted, {});
   console.end_progress();
   if (job.model_sha256.empty()) job.model_sha256 = model.checkpoint.sha256();
   const std::string base = write_diagonals(folder, job, result);
@@ -227,29 +222,33 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
 
 }  // namespace
 
+void add_estimate(CLI::App& app, DiagFlags& flags) {
+  app.add_option("--probes,--vhp-samples", flags.probes, "probes of each window (100); with --rel-error at most (4096)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--rel-error", flags.rel_error, "stop once the relative error bar is so small, such as 0.1");
+  app.add_option("--of", flags.of, "whose error: diagonal, rows, columns (sums) or trace")
+      ->check(CLI::IsMember({"diagonal", "rows", "columns", "trace"}))
+      ->capture_default_str();
+  app.add_option("--target", flags.target,
+                 "windows: error against these windows; corpus: against the text, until more windows are needed")
+      ->check(CLI::IsMember({"windows", "corpus"}))
+      ->capture_default_str();
+  app.add_option("--method", flags.method, "hutchinson, or split: Gauss-Newton part by squares, residual by probes")
+      ->check(CLI::IsMember({"hutchinson", "split"}))
+      ->capture_default_str();
+  app.add_option("--probe-scope", flags.probe_scope, "layer: own probes a layer; joint: through all; auto: by a pilot")
+      ->check(CLI::IsMember({"layer", "joint", "auto"}))
+      ->capture_default_str();
+  app.add_flag("--exact", flags.exact, "no probes: every entry exactly, for these windows");
+  group_options(app, "Estimate");
+}
+
 Action add_diag(CLI::App& app) {
   auto flags = std::make_shared<DiagFlags>();
   add_model(app, *flags);
   add_data(app, *flags);
   add_selection(app, *flags);
-  app.add_option("--probes,--vhp-samples", flags->probes,
-                 "probes of each window (100); with --rel-error at most (4096)")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--rel-error", flags->rel_error, "stop once the relative error bar is so small, such as 0.1");
-  app.add_option("--of", flags->of, "whose error: diagonal, rows, columns (sums) or trace")
-      ->check(CLI::IsMember({"diagonal", "rows", "columns", "trace"}))
-      ->capture_default_str();
-  app.add_option("--target", flags->target,
-                 "windows: error against these windows; corpus: against the text, until more windows are needed")
-      ->check(CLI::IsMember({"windows", "corpus"}))
-      ->capture_default_str();
-  app.add_option("--method", flags->method, "hutchinson, or split: Gauss-Newton part by squares, residual by probes")
-      ->check(CLI::IsMember({"hutchinson", "split"}))
-      ->capture_default_str();
-  app.add_option("--probe-scope", flags->probe_scope, "layer: own probes a layer; joint: through all; auto: by a pilot")
-      ->check(CLI::IsMember({"layer", "joint", "auto"}))
-      ->capture_default_str();
-  app.add_flag("--exact", flags->exact, "no probes: every entry exactly, for these windows");
+  add_estimate(app, *flags);
   app.add_option("--group-size", flags->group_size, "columns of a group in the .csv")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

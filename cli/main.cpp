@@ -31,6 +31,7 @@ constexpr Command commands[] = {
     {"diag", "Hessian diagonals of whole layers, with error bars -> .pt .pdf .png .csv .json", add_diag},
     {"fisher", "squared-gradient (Fisher) diagonals, five kinds -> .pt .pdf .png .csv .json", add_fisher},
     {"quadratic", "what a change of the weights costs, to second order, along your own directions", add_quadratic},
+    {"sweep", "errors over growing b or growing probes, from one run -> .csv .pdf .png .json", add_sweep},
     {"check", "hand-written derivatives against autograd and finite differences", add_check},
     {"perplexity", "loss and perplexity of the windows, with standard errors", add_perplexity},
     {"tokenize", "ids of a text", add_tokenize},

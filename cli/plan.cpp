@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "commands.h"
-#include "flags.h"
+#include "diag_flags.h"
 #include "ops/tier_products.h"
 #include "run/clock.h"
 #include "run/exact_files.h"
@@ -45,15 +45,59 @@ Windows blank_windows(const Flags& flags, const ModelConfig& config, Console& co
   return cut_windows(ids, std::nullopt, options, notes);
 }
 
-void run_plan(const Flags& flags) {
+struct PlanFlags : DiagFlags {
+  std::string run = "exact";
+};
+
+void check_flags(const PlanFlags& flags) {
+  const auto refuse = [&](const std::string& flag, const char* of) {
+    throw std::invalid_argument(fmt::format("{}: of {}, but --for is {}", flag, of, flags.run));
+  };
+  if (flags.run == "exact") {
+    const std::pair<const char*, bool> given[] = {{"--probes", flags.probes.has_value()},
+                                                  {"--rel-error", flags.rel_error.has_value()},
+                                                  {"--method", flags.method != "hutchinson"},
+                                                  {"--probe-scope", flags.probe_scope != "layer"},
+                                                  {"--exact", flags.exact}};
+    for (const auto& [flag, said] : given)
+      if (said) refuse(flag, "diagonals");
+    return;
+  }
+  if (!flags.pass.empty()) refuse("--pass " + flags.pass, "exact blocks");
+  if (flags.engine != "hesper") refuse("--engine " + flags.engine, "exact blocks");
+  if (flags.curvature == "all") refuse("--curvature all", "exact blocks");
+}
+
+struct Forecast {
+  Plan plan;
+  std::string what;  // the products that the plan is for
+};
+
+Forecast forecast(const PlanFlags& flags, const Model& model, const ResolvedSelection& selection,
+                  const Windows& windows) {
+  if (flags.run == "exact") return {plan_exact(model, selection.selection, windows, exact_options(flags)), ""};
+  const DiagOptions options = diag_options(flags);
+  const std::vector<UnitSums> sums = unit_sums(model, selection, flags.group_size);
+  if (flags.exact)
+    return {plan_exact_diag(model, selection, sums, windows, options),
+            "rows of linear layers by at most a tangent for each token, other entries by one each"};
+  std::string what = fmt::format("{} probes of each window, by {}", options.probes, to_string(options.method));
+  if (options.rule)
+    what = fmt::format("100 probes of each window; --rel-error {:g} takes what it needs", *flags.rel_error);
+  return {plan_diag(model, selection, sums, windows, options), what};
+}
+
+void run_plan(const PlanFlags& flags) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
+  check_flags(flags);
   const ExactOptions options = exact_options(flags);
   const Model model = open_model(flags);
   const Windows windows =
       has_data(flags) ? load_data(flags, model, console).windows : blank_windows(flags, model.config(), console);
-  const ResolvedSelection selection = select(flags, model);
-  const Plan plan = plan_exact(model, selection.selection, windows, options);
+  const ResolvedSelection selection =
+      select(flags, model, flags.run == "exact" ? Unsaid::first_weights : Unsaid::whole_layer);
+  const auto [plan, what] = forecast(flags, model, selection, windows);
 
   const bool measured = plan.precision == plan.primal && plan.products == Products::full;
   const double tangent_rate = product_rate(plan.precision, plan.products, options.device);
@@ -67,6 +111,7 @@ void run_plan(const Flags& flags) {
                          say_windows(windows)));
   row("pass", fmt::format("{}, {} window{} a pass, {} unit{}", say_plan(plan), plan.batch, plan.batch > 1 ? "s" : "",
                           plan.units, plan.units > 1 ? "s" : ""));
+  if (!what.empty()) row("", what);
   const Memory& m = plan.memory;
   const std::pair<const char*, int64_t> parts[] = {
       {"library", m.library}, {"weights", m.weights},   {"result", m.result}, {"primal", m.primal},
@@ -83,15 +128,17 @@ void run_plan(const Flags& flags) {
     row("", fmt::format("{:<10}{:>10} after that, for a few columns again in fp64", "check",
                         say_bytes(plan.check.total())));
   }
-  row("",
-      fmt::format("{:<10}{:>10} while the result and its spectrum are written", "writing", say_bytes(plan.writing)));
+  if (plan.writing > 0)
+    row("",
+        fmt::format("{:<10}{:>10} while the result and its spectrum are written", "writing", say_bytes(plan.writing)));
   row("arithmetic", fmt::format("{} primal, {} tangents", say_flops(plan.primal_flops), say_flops(plan.tangent_flops)));
   row("time", fmt::format("{} if all of it ran as fast as a matrix product does here ({:.0f} GFLOP/s in {})",
                           say_seconds(seconds), tangent_rate, precision_name(plan.precision, plan.products)));
   memory["total"] = m.total();
   memory["check"] = plan.check.total();
   memory["writing"] = plan.writing;
-  console.event("plan", {{"selection", say_selection(selection)},
+  console.event("plan", {{"for", flags.run},
+                         {"selection", say_selection(selection)},
                          {"n", selection.selection.size()},
                          {"windows", windows.ids.size(0)},
                          {"seqlen", windows.ids.size(1)},
@@ -112,10 +159,14 @@ void run_plan(const Flags& flags) {
 }  // namespace
 
 Action add_plan(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<PlanFlags>();
   add_model(app, *flags);
   add_data(app, *flags);
   add_selection(app, *flags);
+  app.add_option("--for", flags->run, "whose plan: exact, or diag with the flags of its estimate")
+      ->check(CLI::IsMember({"exact", "diag"}))
+      ->capture_default_str();
+  add_estimate(app, *flags);
   add_exact_engine(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>&) { run_plan(*flags); };

@@ -177,7 +177,7 @@ std::string to_string(DiagMethod method) { return method == DiagMethod::split ? 
 
 DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                             const Windows& windows, const DiagOptions& options, const OnProgress& on_progress,
-                            const ShouldStop& stop) {
+                            const ShouldStop& stop, const OnSamples& on_samples) {
   const at::NoGradGuard no_grad;
   if (options.method == DiagMethod::split && options.curvature != Curvature::hessian)
     throw std::invalid_argument(fmt::format("--method split is for --curvature hessian, not {}",
@@ -234,6 +234,10 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
             require_finite(samples.z, windows.index[s]);
             if (!first.defined()) first = samples.z.slice(0, 0, check_directions).clone();
             e.add(samples, sums);
+            for (size_t i = 0; on_samples && i < e.group.tensors.size(); ++i) {
+              const SelectedPart& part = e.group.selection.parts()[i];
+              on_samples(e.group.tensors[i], s, e.probes + k, samples.z.narrow(1, part.begin, part.size));
+            }
             ++progress.done;
             progress.products += static_cast<double>(count);
             progress.seconds = seconds_since(begin);

@@ -38,6 +38,10 @@ struct DiagOptions : EngineOptions {
   uint64_t seed = 0;
 };
 
+/// Samples [first, first + K) of one tensor in one window, z (K, m) fp64, as they are made: window after window, of
+/// each the probes in their order. Exact diagonals: the one of the window, (1, m).
+using OnSamples = std::function<void(size_t tensor, int64_t window, int64_t first, const at::Tensor& z)>;
+
 /// What a run will do; nothing is computed. Throws as make_plan does.
 Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                const Windows& windows, const DiagOptions& options);
@@ -46,7 +50,7 @@ Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std
 /// served, std::runtime_error where a sample is not finite (naming the window), Interrupted.
 DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                             const Windows& windows, const DiagOptions& options, const OnProgress& on_progress = {},
-                            const ShouldStop& stop = {});
+                            const ShouldStop& stop = {}, const OnSamples& on_samples = {});
 
 /// The exact diagonals of the windows (no probes, so no probe bar), by the Gram form of forward tangents:
 ///   an entry: the form's diagonal at its unit direction;
@@ -54,7 +58,8 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
 ///   span of X's rows the row's Hessian is Q^T M Q, M = Q H Q^T (r, r), so r tangents serve all C entries.
 DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& selection,
                                   const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
-                                  const OnProgress& on_progress = {}, const ShouldStop& stop = {});
+                                  const OnProgress& on_progress = {}, const ShouldStop& stop = {},
+                                  const OnSamples& on_samples = {});
 
 /// Its plan: the Gram pass; nothing is computed.
 Plan plan_exact_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,

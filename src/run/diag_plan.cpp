@@ -39,7 +39,7 @@ PlanRequest diag_request(const Program& program, const Model& model, const Selec
   for (const UnitSums& s : sums) of_sums += s.size();
   const int64_t n = selection.size(), b = r.windows;
   // The gradient beside each tape, and the indices of the selection.
-  r.beside = 8 * n * std::min(options.batch, b) + 8 * n;
+  r.beside += 8 * n * std::min(options.batch, b) + 8 * n;
   // On the CPU, which a GPU's plan leaves out: moments of entries and sums; mean, probe and total when they are read;
   // w^2 / 2 of the selection.
   if (options.device.is_cpu())

@@ -107,7 +107,7 @@ ExactOptions with_choices(ExactOptions options, const nlohmann::json& choices) {
 
 ExactResult compute_exact(const Model& model, const Selection& selection, const Windows& windows,
                           const ExactOptions& options, const OnProgress& on_progress, const ShouldStop& stop,
-                          Snapshots* snapshots) {
+                          Snapshots* snapshots, const OnRows& on_rows) {
   const at::NoGradGuard no_grad;
   const Job job(model, selection, windows, options);
   const bool autograd = options.engine == Engine::autograd;
@@ -177,6 +177,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
         }
         require_finite(rows[0], windows.index[unit.first_window + s]);
         totals.add(rows, unit.begin, unit.first_window + s);
+        if (on_rows) on_rows(unit.first_window + s, unit.begin, rows[0]);
         if (snapshots && snapshots->due()) save();
       }
       progress.seconds = before + seconds_since(begin);
@@ -208,7 +209,6 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
                                      : "not measured: the fp64 repeat does not fit the memory limit";
     if (!options.measure_precision) result.precision_note = "not asked for";
   } else {
-    if (stop && stop()) throw Interrupted("interrupted");
     const Clock::time_point check = Clock::now();
     const Tensor exact = repeat_in_double(job, totals.columns, plan.check_recomputes);
     release_free_memory();

@@ -60,6 +60,10 @@ struct Interrupted : std::runtime_error {
   explicit Interrupted(const std::string& left = "nothing was written") : runtime_error("interrupted, " + left) {}
 };
 
+/// Rows [begin, begin + rows) of one window's own matrix of the first curvature, (rows, n) fp64, as they are made: of
+/// every chunk of rows window after window.
+using OnRows = std::function<void(int64_t window, int64_t begin, const at::Tensor& rows)>;
+
 /// Plan alone, nothing computed.
 Plan plan_exact(const Model& model, const Selection& selection, const Windows& windows, const ExactOptions& options);
 
@@ -72,7 +76,7 @@ ExactOptions with_choices(ExactOptions options, const nlohmann::json& choices);
 /// result is not finite (naming the window).
 ExactResult compute_exact(const Model& model, const Selection& selection, const Windows& windows,
                           const ExactOptions& options, const OnProgress& on_progress = {}, const ShouldStop& stop = {},
-                          Snapshots* snapshots = nullptr);
+                          Snapshots* snapshots = nullptr, const OnRows& on_rows = {});
 
 /// P (H + g g^T), P = exp(loss): the Hessian of the true perplexity, from the fields above.
 at::Tensor perplexity_hessian(const at::Tensor& hessian, const at::Tensor& gradient, double mean_loss);

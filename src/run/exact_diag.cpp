@@ -39,6 +39,27 @@ int64_t widest_basis(const Job& job) {
   return std::min({columns, job.windows.ids.size(1), kMostDirections});
 }
 
+/// The linear layer with this weight; null for another parameter.
+const Linear* linear_of(const Program& program, int parameter) {
+  for (const auto& op : program.ops())
+    if (const auto* linear = dynamic_cast<const Linear*>(op.get()); linear && linear->parameters[0] == parameter)
+      return linear;
+  return nullptr;
+}
+
+/// Tangents of one window: a row of a linear layer needs at most as many as there are tokens.
+int64_t tangents_of(const Job& job, int64_t directions) {
+  const int64_t tokens = job.windows.ids.size(1);
+  int64_t out = 0;
+  for (size_t i = 0; i < job.selection.tensors.size(); ++i) {
+    const SelectedPart& part = job.selection.selection.parts()[i];
+    const bool by_rows = tokens < part.cols.numel() && tokens <= directions &&
+                         is_rectangle(part, job.selection.tensors[i].shape) && linear_of(job.program, part.parameter);
+    out += by_rows ? part.rows.numel() * tokens : part.size;
+  }
+  return out;
+}
+
 /// The Gram pass with as many directions at once as fit.
 Plan plan_units(const Job& job, const std::vector<UnitSums>& sums) {
   PlanRequest r = diag_request(job.program, job.model, job.selection.selection, sums, job.windows, job.options);
@@ -50,7 +71,7 @@ Plan plan_units(const Job& job, const std::vector<UnitSums>& sums) {
     try {
       Plan plan = make_plan(r);
       plan.units = r.windows * static_cast<int64_t>(sums.size());
-      plan.tangent_flops *= static_cast<double>(r.selection->size()) / static_cast<double>(r.columns);
+      plan.tangent_flops *= static_cast<double>(tangents_of(job, plan.directions)) / static_cast<double>(r.columns);
       return plan;
     } catch (const std::runtime_error&) {  // does not fit
       if (r.columns == 1 || job.options.directions > 0) throw;
@@ -67,9 +88,10 @@ Tensor pick(const TangentPass::Forms& forms, Curvature kind) {
 
 /// Inputs (T, C) of the linear layer with this weight in one window of the tape; undefined for another parameter.
 Tensor inputs_of(const Program& program, const Tape& tape, int parameter, int64_t place) {
-  for (size_t i = 0; i < program.ops().size(); ++i)
-    if (const auto* op = dynamic_cast<const Linear*>(program.ops()[i].get()); op && op->parameters[0] == parameter)
-      return op->input(tape.ops[i]).narrow(0, place * tape.tokens.length, tape.tokens.length);
+  const Linear* linear = linear_of(program, parameter);
+  for (size_t i = 0; linear && i < program.ops().size(); ++i)
+    if (program.ops()[i].get() == linear)
+      return linear->input(tape.ops[i]).narrow(0, place * tape.tokens.length, tape.tokens.length);
   return {};
 }
 
@@ -174,7 +196,7 @@ Plan plan_exact_diag(const Model& model, const ResolvedSelection& selection, con
 
 DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& selection,
                                   const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
-                                  const OnProgress& on_progress, const ShouldStop& stop) {
+                                  const OnProgress& on_progress, const ShouldStop& stop, const OnSamples& on_samples) {
   const at::NoGradGuard no_grad;
   const Job job{model, selection, windows, options, build_program(model.config(), windows.ids.size(1), options.device)};
   const int64_t b = windows.ids.size(0);
@@ -206,6 +228,7 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
         const Tensor d = diagonal.of(parts[i].selection, parts[i].tensors[0].shape).unsqueeze(0);
         require_finite(d, windows.index[s]);
         if (!first.defined()) first = d[0];
+        if (on_samples) on_samples(i, s, 0, d);
         entries[i].begin_visit(s);
         entries[i].add(d);
         of_sums[i].begin_visit(s);

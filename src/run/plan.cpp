@@ -69,6 +69,7 @@ PlanRequest plan_request(const Program& program, const Model& model, const Selec
   r.primal = options.primal;
   r.directions = options.directions;
   r.memory_limit = options.memory_limit > 0 ? options.memory_limit : allowed_memory(options.device);
+  r.beside = options.beside;
   r.measure_precision = options.measure_precision;
   return r;
 }

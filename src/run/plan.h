@@ -22,6 +22,7 @@ struct EngineOptions {
   int64_t directions = 0;                 // K; 0: as Plan chooses
   int64_t batch = 1;                      // windows of a primal pass (--model-input-bs)
   int64_t memory_limit = 0;               // bytes; 0: what is free
+  int64_t beside = 0;                     // bytes that the caller keeps while the run lasts (on a GPU: there)
   bool measure_precision = true;
 };
 

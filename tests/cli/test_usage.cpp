@@ -50,7 +50,7 @@ TEST_F(Usage, HelpAndVersion) {
   const Outcome help = tool({"--help"});
   EXPECT_EQ(help.code, 0);
   EXPECT_EQ(help.err, "");
-  for (const char* command : {"exact", "tokenize", "perplexity", "check", "plan", "plot", "compare", "info"}) {
+  for (const char* command : {"exact", "sweep", "tokenize", "perplexity", "check", "plan", "plot", "compare", "info"}) {
     EXPECT_NE(help.out.find(command), std::string::npos) << command;
     const Outcome own = tool({command, "--help"});
     EXPECT_EQ(own.code, 0) << command;
@@ -69,7 +69,7 @@ TEST_F(Usage, InfoNamesTheBuild) {
 TEST_F(Usage, WrongWords) {
   refused(tool({}), 2, "no command");
   refused(tool({"exakt"}), 2, "exakt: no such command");
-  refused(tool({"sweep", "--model", model}), 2, "sweep: not built yet");
+  refused(tool({"merge", "a", "b"}), 2, "merge: not built yet");
   refused(tool({"exact"}), 2, "--model");
   refused(exact(model, {"--colour", "red"}), 2, "--colour: not expected here; see hesper exact --help");
   refused(exact(model, {"--t", "many"}), 2, "--t");

@@ -1,0 +1,207 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <stdexcept>
+
+#include "commands.h"
+#include "flags.h"
+#include "interrupt.h"
+#include "run/exact_files.h"
+#include "run/result_files.h"
+#include "run/sweep_files.h"
+#include "values.h"
+
+namespace hesper::cli {
+namespace {
+
+struct SweepFlags : Flags {
+  std::string of, over = "b", method, truth, out;
+  std::optional<int64_t> probes;
+  bool exact = false, overwrite = false;
+};
+
+template <typename... Args>
+[[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) {
+  throw std::invalid_argument(fmt::format(format, std::forward<Args>(args)...));
+}
+
+/// --for; a sweep over probes can only be one of a diagonal.
+bool of_diagonal(const SweepFlags& flags) { return flags.of == "diag" || (flags.of.empty() && flags.over == "probes"); }
+
+void check_flags(const SweepFlags& flags) {
+  const bool over_probes = flags.over == "probes";
+  const char* of_probes = flags.probes ? "--probes" : !flags.method.empty() ? "--method" : nullptr;
+  if (!of_diagonal(flags)) {
+    if (over_probes) refuse("--over probes: an exact block has none; --for diag has");
+    const char* given = of_probes ? of_probes : flags.exact ? "--exact" : !flags.truth.empty() ? "--truth" : nullptr;
+    if (given) refuse("{}: of diagonals; --for diag is missing", given);
+    return;
+  }
+  if (flags.exact && over_probes) refuse("--exact: takes no probes; --truth compares probes with exact entries");
+  if (flags.exact && of_probes) refuse("{}: --exact takes no probes", of_probes);
+  if (!flags.truth.empty() && !over_probes) refuse("--truth {}: of --over probes", flags.truth);
+  if (flags.method == "split" && flags.curvature != "hessian")
+    refuse("--method split: not with --curvature {}", flags.curvature);
+}
+
+/// The rows of --truth among what is selected.
+ResolvedSelection truth_of(const SweepFlags& flags, const Model& model, const ResolvedSelection& selection) {
+  if (flags.truth == "all") return selection;
+  if (flags.t || flags.random || !flags.indices.empty() || !flags.rows.empty())
+    refuse("--truth {}: of a whole layer or its columns; --truth all takes what is selected", flags.truth);
+  SweepFlags rows = flags;
+  parse_range("--truth", flags.truth);
+  rows.rows = flags.truth;
+  return select(rows, model);
+}
+
+DiagSweep diagonal_options(const SweepFlags& flags, const ExactOptions& engine) {
+  DiagSweep sweep;
+  static_cast<EngineOptions&>(sweep.options) = engine;
+  sweep.options.curvature = engine.curvatures[0];
+  sweep.options.method = flags.method == "split" ? DiagMethod::split : DiagMethod::hutchinson;
+  sweep.options.probes = flags.probes.value_or(100);
+  sweep.options.seed = flags.seed;
+  sweep.exact = flags.exact;
+  return sweep;
+}
+
+Plan plan_of(const Model& model, const SweepJob& job) {
+  if (const auto* block = std::get_if<ExactOptions>(&job.quantity))
+    return plan_sweep_exact(model, job.selection.selection, job.windows, *block);
+  const auto& diagonal = std::get<DiagSweep>(job.quantity);
+  return (job.over == SweepOver::windows ? plan_sweep_over_windows : plan_sweep_over_probes)(model, job.selection,
+                                                                                             job.windows, diagonal);
+}
+
+SweepResult compute(const Model& model, const SweepJob& job, const OnProgress& on_progress) {
+  if (const auto* block = std::get_if<ExactOptions>(&job.quantity))
+    return sweep_exact(model, job.selection.selection, job.windows, *block, on_progress, interrupted);
+  const auto& diagonal = std::get<DiagSweep>(job.quantity);
+  return (job.over == SweepOver::windows ? sweep_diag_over_windows : sweep_diag_over_probes)(
+      model, job.selection, job.windows, diagonal, on_progress, interrupted);
+}
+
+void report(Console& console, const SweepJob& job, const SweepResult& r, const Plan& plan, const std::string& base) {
+  const auto row = [&](const std::string& head, const std::string& text) {
+    console.line(fmt::format("{:<12}{}", head, text));
+  };
+  row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {}", r.loss, std::exp(r.loss), say_windows(job.windows)));
+  row("relative to", fmt::format("{:.4g}, the norm of the {}", r.norm, r.norm_of));
+  std::string head = fmt::format("{:>8}", job.over == SweepOver::windows ? "b" : "probes");
+  for (const SweepColumn& column : r.columns) head += fmt::format("  {:>18}", column.name);
+  row("", head);
+  for (size_t i = 0; i < r.points.size(); ++i) {
+    std::string line = fmt::format("{:>8}", r.points[i]);
+    for (const SweepColumn& column : r.columns) {
+      const double value = column.values[i], error = column.errors.empty() ? std::nan("") : column.errors[i];
+      const std::string text = std::isfinite(error)   ? fmt::format("{:.4g} +- {:.1g}", value, error)
+                               : std::isfinite(value) ? fmt::format("{:.4g}", value)
+                                                      : "";
+      line += fmt::format("  {:>18}", text);
+    }
+    row("", line);
+  }
+  if (r.precision_error) row("precision", fmt::format("{:.1e}", *r.precision_error));
+  row("time", fmt::format("{}; {} products, {:.3g} a second", say_seconds(r.seconds), r.products,
+                          static_cast<double>(r.products) / r.seconds));
+  row("memory", fmt::format("{} at the peak, planned {}", say_bytes(r.peak_memory), say_bytes(plan.peak())));
+  row("wrote", base + " .csv .pdf .png .json");
+}
+
+void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_line) {
+  Console console(flags.quiet, flags.json);
+  set_threads(flags);
+  check_flags(flags);
+  const ExactOptions engine = exact_options(flags);
+  catch_interrupts();
+  const Model model = open_model(flags);
+  stop_if_interrupted();
+  const Data data = load_data(flags, model, console);
+  SweepJob job;
+  job.model_name = model_name(flags);
+  job.data_name = data.name;
+  job.windows = data.windows;
+  job.selection = select(flags, model, of_diagonal(flags) ? Unsaid::whole_layer : Unsaid::first_weights);
+  job.linear_layers = linear_layers(model.config().family);
+  job.over = flags.over == "probes" ? SweepOver::probes : SweepOver::windows;
+  job.seed = flags.seed;
+  job.command_line = command_line;
+  if (of_diagonal(flags)) {
+    DiagSweep sweep = diagonal_options(flags, engine);
+    if (!flags.truth.empty()) sweep.truth = truth_of(flags, model, job.selection);
+    job.quantity = sweep;
+  } else {
+    job.quantity = engine;
+  }
+  stop_if_interrupted();
+
+  // Everything that could refuse the result is met before the long part.
+  const Plan plan = plan_of(model, job);
+  const std::filesystem::path folder =
+      flags.out.empty() ? std::filesystem::path("data") / job.model_name : std::filesystem::path(flags.out);
+  if (!flags.overwrite && sweep_exists(folder, job)) {
+    job.model_sha256 = model.checkpoint.sha256();
+    check_existing(folder, job);
+  }
+  check_writable(folder);
+  stop_if_interrupted();
+
+  console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
+                           job.selection.selection.size(), say_windows(job.windows)));
+  console.line(fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
+  console.event("plan", {{"selection", say_selection(job.selection)},
+                         {"n", job.selection.selection.size()},
+                         {"directions", plan.directions},
+                         {"memory", plan.peak()},
+                         {"units", plan.units}});
+  const SweepResult result = compute(model, job, [&](const Progress& p) { console.progress(p); });
+  console.end_progress();
+  if (job.model_sha256.empty()) job.model_sha256 = model.checkpoint.sha256();
+  const std::string base = write_sweep(folder, job, result);
+  report(console, job, result, plan, base);
+  console.event("result", {{"file", base},
+                           {"loss", result.loss},
+                           {"points", result.points},
+                           {"norm", result.norm},
+                           {"products", result.products},
+                           {"seconds", result.seconds},
+                           {"peak_memory", result.peak_memory},
+                           {"planned_memory", plan.peak()}});
+}
+
+}  // namespace
+
+Action add_sweep(CLI::App& app) {
+  auto flags = std::make_shared<SweepFlags>();
+  add_model(app, *flags);
+  add_data(app, *flags);
+  add_selection(app, *flags);
+  app.add_option("--for", flags->of, "exact (default): a dense block; diag: the diagonal of one layer")
+      ->check(CLI::IsMember({"exact", "diag"}));
+  app.add_option("--over", flags->over, "b, growing windows; probes, growing probes of each window")
+      ->check(CLI::IsMember({"b", "probes"}))
+      ->capture_default_str();
+  app.add_option("--probes,--vhp-samples", flags->probes, "diag: probes of each window, all of them (100)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--method", flags->method, "diag: hutchinson (default) or split")
+      ->check(CLI::IsMember({"hutchinson", "split"}));
+  app.add_flag("--exact", flags->exact, "diag over b: no probes, every entry exactly");
+  app.add_option("--truth", flags->truth,
+                 "diag over probes: errors against the exact diagonal of all that is selected (all) or of rows A:B");
+  group_options(app, "Sweep");
+  app.add_option("--curvature", flags->curvature, "hessian, gauss-newton or residual")
+      ->check(CLI::IsMember({"hessian", "gauss-newton", "residual"}))
+      ->capture_default_str();
+  add_tangents(app, *flags);
+  add_device(app, *flags);
+  add_threads(app, *flags);
+  app.add_option("--out", flags->out, "folder of the results (data/{model})");
+  app.add_flag("--overwrite", flags->overwrite, "also results made with another configuration");
+  add_output(app, *flags);
+  return [flags](const std::vector<std::string>& command_line) { run_sweep(*flags, command_line); };
+}
+
+}  // namespace hesper::cli

@@ -1,0 +1,50 @@
+// hesper plan --for diag: the forecast that the run itself makes, nothing computed.
+#include "cli/tool.h"
+#include "oracle/golden.h"
+
+namespace hesper {
+namespace {
+
+class PlanTool : public testing::Test {
+ protected:
+  void SetUp() override { write_npy(folder / "ids.npy", golden.ids); }
+  Outcome tool(const std::string& command, const Words& more) {
+    return run_tool(folder.path, Words{command, "--model", golden.folder, "--token-ids", "ids.npy"} + more);
+  }
+
+  const oracle::Golden golden = oracle::read_golden("opt-pre");
+  const TemporaryFolder folder;
+};
+
+TEST_F(PlanTool, OfADiagonalIsTheRunsOwn) {
+  for (const Words& estimate :
+       {Words{"--probes", "5"}, Words{"--method", "split", "--probes", "20"}, Words{"--exact", "--rows", "0:2"},
+        Words{"--layer", "all", "--probe-scope", "joint", "--probes", "4"}, Words{"--rel-error", "0.9"}}) {
+    const Words flags = estimate + Words{"--memory-limit", "4GiB", "--json"};
+    const auto plan = last_event(tool("plan", Words{"--for", "diag"} + flags), "plan"),
+               run = last_event(tool("diag", flags), "plan");
+    ASSERT_FALSE(run.is_null());
+    EXPECT_EQ(plan["n"], run["n"]);
+    EXPECT_EQ(plan["directions"], run["directions"]);
+    EXPECT_EQ(plan["units"], run["units"]);
+    EXPECT_EQ(std::max(plan["memory"]["total"].get<int64_t>(), plan["memory"]["check"].get<int64_t>()), run["memory"]);
+    EXPECT_GT(plan["tangent_flops"].get<double>(), 0);
+  }
+  const Outcome text = tool("plan", {"--for", "diag", "--probes", "5"});
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_NE(text.out.find("n = 256"), std::string::npos) << text.out;  // the whole layer, as diag takes it
+  EXPECT_NE(text.out.find("5 probes of each window, by hutchinson"), std::string::npos) << text.out;
+}
+
+TEST_F(PlanTool, ContradictingFlags) {
+  expect_refusal(tool("plan", {"--probes", "5"}), 2, "--probes: of diagonals, but --for is exact");
+  expect_refusal(tool("plan", {"--exact"}), 2, "--exact: of diagonals");
+  expect_refusal(tool("plan", {"--for", "diag", "--pass", "gram"}), 2,
+                 "--pass gram: of exact blocks, but --for is diag");
+  expect_refusal(tool("plan", {"--for", "diag", "--curvature", "all"}), 2, "--curvature all");
+  expect_refusal(tool("plan", {"--for", "diag", "--exact", "--probes", "3"}), 2, "--exact takes no probes");
+  expect_refusal(tool("plan", {"--for", "fisher"}), 2, "--for");
+}
+
+}  // namespace
+}  // namespace hesper
