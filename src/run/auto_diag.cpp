@@ -146,6 +146,11 @@ Plan plan_auto_diag(const Model& model, const ResolvedSelection& selection, cons
     const Plan plan = plan_diag(model, selection, sums, windows, one);
     if (!largest || plan.peak() > largest->peak()) largest = plan;
   }
+  try {
+    const Plan exact = plan_exact_diag(model, selection, sums, windows, options);
+    if (exact.peak() > largest->peak()) largest = exact;
+  } catch (const std::runtime_error&) {  // does not fit, and will not be chosen
+  }
   return *largest;
 }
 

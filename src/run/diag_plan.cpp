@@ -91,19 +91,30 @@ GroupPlan plan_groups(const Program& program, const Model& model, const Resolved
   for (const ProbeGroup& group : groups) r.carried = std::max(r.carried, group.selection.size());
   const int64_t probes = options.rule ? std::min<int64_t>(options.probes, 100) : options.probes;
   r.columns = probes * static_cast<int64_t>(groups.size());
-  const bool krylov = options.method == DiagMethod::krylov;
-  const int64_t beside = r.beside, block = krylov_block(options.probes);
   GroupPlan plan;
-  plan.basis = krylov ? most_basis(options.probes, r.carried) : 0;
-  while (true) {
-    // The basis takes what the passes leave: as many vectors as fit, at least two blocks.
-    if (krylov) r.beside = beside + deflation_bytes(options, plan.basis, r.carried, r.windows);
-    try {
-      static_cast<Plan&>(plan) = make_plan(r);
+  if (options.method != DiagMethod::krylov) {
+    static_cast<Plan&>(plan) = make_plan(r);
+  } else {
+    const int64_t beside = r.beside, most = most_basis(options.probes, r.carried);
+    const auto with = [&](int64_t basis) {
+      r.beside = beside + deflation_bytes(options, basis, r.carried, r.windows);
+      return GroupPlan{make_plan(r), basis};
+    };
+    // The basis takes what the passes leave: as many vectors as fit beside those of the smallest.
+    const int64_t least = std::min(most, 2 * krylov_block(options.probes));
+    plan = with(least);
+    for (int64_t basis = most; basis > least; basis = std::max(least, basis / 2)) {
+      GroupPlan larger;
+      try {
+        larger = with(basis);
+      } catch (const std::runtime_error&) {
+        continue;
+      }
+      if (larger.directions < plan.directions || larger.recompute != plan.recompute ||
+          larger.measure_precision != plan.measure_precision)
+        continue;
+      plan = larger;
       break;
-    } catch (const std::runtime_error&) {
-      if (plan.basis <= 2 * block) throw;
-      plan.basis = std::max(2 * block, plan.basis / 2);
     }
   }
   plan.directions = std::min(plan.directions, probes);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "model/build_program.h"
 #include "run/golden_run.h"
 #include "run/krylov.h"
 #include "run/method_choice.h"
@@ -115,6 +116,26 @@ TEST_F(Methods, ContradictionsAreRefused) {
   EXPECT_THROW(run(q, windows), std::invalid_argument);
   options.method = DiagMethod::automatic;
   EXPECT_THROW(run(q, windows), std::invalid_argument);
+}
+
+// A basis only as large as fits beside the passes, which keep their directions.
+TEST_F(Methods, MemoryLimitsTheBasis) {
+  const ResolvedSelection q = layers({"q_proj"});
+  const std::vector<UnitSums> sums = unit_sums(model, q, 128);
+  const Program program = build_program(model.config(), windows.ids.size(1));
+  const std::vector<ProbeGroup> groups = probe_groups(q, false, at::kCPU);
+  options.probes = 4000;
+  const auto plan = [&] { return plan_groups(program, model, q, groups, sums, windows, options); };
+  const GroupPlan full = plan();
+  EXPECT_EQ(full.basis, 256);  // n
+  options.memory_limit = full.peak() - 1;
+  const GroupPlan less = plan();
+  EXPECT_EQ(less.basis, 128);
+  EXPECT_EQ(less.directions, full.directions);
+  EXPECT_LE(less.peak(), options.memory_limit);
+  options.probes = 600;
+  const GroupPlan small = plan();
+  EXPECT_LE(run(q, windows).tensors[0].notes["basis"]["vectors"].get<int64_t>(), small.basis);
 }
 
 // Each tensor by its own method; 10 tokens make an exact row cost 5 products, so a budget above 80 is exact.
