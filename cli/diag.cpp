@@ -48,10 +48,12 @@ DiagOptions diag_options(const DiagFlags& flags) {
                                               : StopOf::diagonal;
     options.rule = {*flags.rel_error, of, flags.target == "corpus" ? DiagTarget::corpus : DiagTarget::windows};
   }
-  options.method = flags.method == "split" ? DiagMethod::split : DiagMethod::hutchinson;
-  if (options.method == DiagMethod::split && (flags.exact || flags.curvature != "hessian"))
-    throw std::invalid_argument(
-        fmt::format("--method split: not with {}", flags.exact ? "--exact" : "--curvature " + flags.curvature));
+  options.method = flags.method == "split"    ? DiagMethod::split
+                   : flags.method == "krylov" ? DiagMethod::krylov
+                   : flags.method == "auto"   ? DiagMethod::automatic
+                                              : DiagMethod::hutchinson;
+  if (flags.exact && options.method != DiagMethod::hutchinson)
+    throw std::invalid_argument(fmt::format("--method {}: not with --exact", flags.method));
   options.scope = flags.probe_scope == "joint"  ? ProbeScope::joint
                   : flags.probe_scope == "auto" ? ProbeScope::automatic
                                                 : ProbeScope::layer;
@@ -67,7 +69,7 @@ std::string method_name(const DiagFlags& flags, const DiagOptions& options) {
                          ? fmt::format("rel_error{:g}_{}", options.rule->rel_error, to_string(options.rule->of))
                          : fmt::format("vhp_samples{}", options.probes);
   if (options.rule && options.rule->target == DiagTarget::corpus) name += "_corpus";
-  if (options.method == DiagMethod::split) name += "_split";
+  if (options.method != DiagMethod::hutchinson) name += "_" + to_string(options.method);
   if (options.scope != ProbeScope::layer) name += "_" + to_string(options.scope);
   if (options.curvature != Curvature::hessian) name += "_" + to_string(options.curvature);
   return name;
@@ -120,6 +122,11 @@ void report(Console& console, const DiagonalJob& job, const DiagonalResult& r, c
     row(i == 0 ? "diagonal" : "", fmt::format("{}: error {}, {:.0f}% of entries negative", where, errors(bars),
                                               100 * d.entries.mean.lt(0).to(at::kDouble).mean().item<double>()));
     row("", fmt::format("trace {:.4g}: error {}", d.sums.mean[0].item<double>(), errors(trace)));
+    if (d.notes.contains("choice")) row("", d.notes["choice"]["why"].get<std::string>());
+    if (d.notes.contains("basis"))
+      row("", fmt::format("{} vectors deflated by {} products a window, then {} probes",
+                          d.notes["basis"]["vectors"].get<int64_t>(), d.notes["basis"]["products"].get<int64_t>(),
+                          d.entries.samples));
     if (d.notes.contains("stop"))
       row("", fmt::format("{} probes a window; {}", d.entries.samples, d.notes["stop"].get<std::string>()));
   }
@@ -192,7 +199,10 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   if (options.rule)
     for (size_t i = 0; i < job.sums.size(); ++i)
       check_rule(*options.rule, job.sums[i], job.selection.tensors[i].name, job.windows.ids.size(0));
-  const Plan plan = (flags.exact ? plan_exact_diag : plan_diag)(model, job.selection, job.sums, job.windows, options);
+  const auto forecast = flags.exact                               ? plan_exact_diag
+                        : options.method == DiagMethod::automatic ? plan_auto_diag
+                                                                  : plan_diag;
+  const Plan plan = forecast(model, job.selection, job.sums, job.windows, options);
   const std::filesystem::path folder =
       flags.out.empty() ? std::filesystem::path("data") / job.model_name : std::filesystem::path(flags.out);
   if (!flags.overwrite && diagonal_exists(folder, job)) {
@@ -210,9 +220,12 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
                          {"directions", plan.directions},
                          {"memory", plan.peak()},
                          {"units", plan.units}});
-  const auto compute = flags.exact ? compute_exact_diag : compute_diag;
-  const DiagonalResult result = compute(model, job.selection, job.sums, job.windows, options,
-                                        [&](const Progress& p) { console.progress(p); }, interrupted, {});
+  const OnProgress on_progress = [&](const Progress& p) { console.progress(p); };
+  const DiagonalResult result =
+      flags.exact ? compute_exact_diag(model, job.selection, job.sums, job.windows, options, on_progress, interrupted)
+      : options.method == DiagMethod::automatic
+          ? compute_auto_diag(model, job.selection, job.sums, job.windows, options, on_progress, interrupted)
+          : compute_diag(model, job.selection, job.sums, job.windows, options, on_progress, interrupted);
   console.end_progress();
   if (job.model_sha256.empty()) job.model_sha256 = model.checkpoint.sha256();
   const std::string base = write_diagonals(folder, job, result);
@@ -223,7 +236,8 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
 }  // namespace
 
 void add_estimate(CLI::App& app, DiagFlags& flags) {
-  app.add_option("--probes,--vhp-samples", flags.probes, "probes of each window (100); with --rel-error at most (4096)")
+  app.add_option("--probes,--vhp-samples", flags.probes,
+                 "products of each window (100); with --rel-error at most (4096)")
       ->check(CLI::PositiveNumber);
   app.add_option("--rel-error", flags.rel_error, "stop once the relative error bar is so small, such as 0.1");
   app.add_option("--of", flags.of, "whose error: diagonal, rows, columns (sums) or trace")
@@ -233,8 +247,10 @@ void add_estimate(CLI::App& app, DiagFlags& flags) {
                  "windows: error against these windows; corpus: against the text, until more windows are needed")
       ->check(CLI::IsMember({"windows", "corpus"}))
       ->capture_default_str();
-  app.add_option("--method", flags.method, "hutchinson, or split: Gauss-Newton part by squares, residual by probes")
-      ->check(CLI::IsMember({"hutchinson", "split"}))
+  app.add_option("--method", flags.method,
+                 "hutchinson; split: Gauss-Newton part by squares, residual by probes; krylov: large couplings by "
+                 "block Lanczos, the rest by probes; auto: by a pilot, or exact where that is cheapest")
+      ->check(CLI::IsMember({"hutchinson", "split", "krylov", "auto"}))
       ->capture_default_str();
   app.add_option("--probe-scope", flags.probe_scope, "layer: own probes a layer; joint: through all; auto: by a pilot")
       ->check(CLI::IsMember({"layer", "joint", "auto"}))

@@ -66,6 +66,15 @@ void DiagonalMoments::add(const at::Tensor& z) {
   counts_.at(window_) += count;
 }
 
+void DiagonalMoments::shift(int64_t window, const at::Tensor& e) {
+  if (!shifts_.defined()) shifts_ = at::zeros_like(groups_);
+  shifts_[group_of(window, windows_)].add_(e.to(at::kCPU, at::kDouble));
+}
+
+at::Tensor DiagonalMoments::mean_shift() const {
+  return shifts_.defined() ? shifts_.sum(0).div_(static_cast<double>(windows_)) : at::zeros({n_}, at::kDouble);
+}
+
 DiagonalBars DiagonalMoments::bars() const {
   const int64_t m = counts_[0], rounds = visits_[0], groups = groups_.size(0);
   for (int64_t s = 0; s < windows_; ++s)
@@ -74,7 +83,7 @@ DiagonalBars DiagonalMoments::bars() const {
   const auto b = static_cast<double>(windows_), per_window = static_cast<double>(m);
   DiagonalBars out;
   out.windows = windows_, out.groups = groups, out.samples = m;
-  out.mean = groups_.sum(0).div_(b * per_window);
+  out.mean = groups_.sum(0).div_(b * per_window).add_(mean_shift());
   if (samples_ == Samples::exact) {
     out.probe = at::zeros({n_}, at::kDouble);
   } else if (m > rounds) {
@@ -90,6 +99,7 @@ DiagonalBars DiagonalMoments::bars() const {
   for (int64_t g = 0; g < groups; ++g) {
     const double size = sizes[static_cast<size_t>(g)], w = size / b;
     const at::Tensor away = groups_[g].div(size * per_window).sub_(out.mean);
+    if (shifts_.defined()) away.add_(shifts_[g], 1 / size);
     out.total.addcmul_(away, away, w * w);
     shares += w * w;
   }

@@ -10,7 +10,9 @@
 // Windows are neighbours in a text, so the spread is taken between G contiguous groups of them: with w_g = b_g / b and
 // y_g the mean of group g,
 //   total^2 = sum_g w_g^2 (y_g - d)^2 / (1 - sum_g w_g^2)      (equal groups: Var_g(y_g) / G)
-// Memory: (G + 2) n fp64 values, whatever b and m. Sums run in the order of the calls.
+// A part e_s of every sample of a window may be known beforehand (deflation.h): z_sk = e_s + what `add` is given; it
+// moves means and total, not probe.
+// Memory: (G + 2) n fp64 values, whatever b and m, and G n for known parts. Sums run in the order of the calls.
 #include <ATen/ATen.h>
 
 #include <cstdint>
@@ -54,6 +56,11 @@ class DiagonalMoments {
   /// z (K, n), any dtype and device.
   void add(const at::Tensor& z);
 
+  /// Adds e (n) to the known part of every sample of a window.
+  void shift(int64_t window, const at::Tensor& e);
+  /// (1/b) sum_s e_s, (n) fp64.
+  at::Tensor mean_shift() const;
+
   /// Throws std::logic_error when the last round is not whole.
   DiagonalBars bars() const;
 
@@ -65,6 +72,7 @@ class DiagonalMoments {
   at::Tensor groups_;            // (G, n) sums of samples
   at::Tensor squares_;           // (n) sum over visits of sum_k (z_k - visit's mean)^2
   at::Tensor visit_;             // (n) the visit's mean so far
+  at::Tensor shifts_;            // (G, n) sums of known parts; undefined: none
   std::vector<int64_t> counts_;  // samples of each window
   std::vector<int64_t> visits_;
   int64_t window_ = -1, in_visit_ = 0;

@@ -26,6 +26,8 @@ inline constexpr uint32_t label_stream = 0xffff0002u;  // entry = token: 128 bit
 
 /// Probes from here on are a pilot's: a choice made with them leaves the estimate unbiased.
 inline constexpr uint32_t pilot_probes = 0x80000000u;
+/// And from here on starts of a deflation's basis, which all windows of a run share.
+inline constexpr uint32_t basis_probes = 0xc0000000u;
 
 /// Bits of entries [128 block, 128 (block + 1)), lowest first.
 inline constexpr int64_t bits_of_block = 128;

@@ -26,13 +26,15 @@ std::string to_string(ProbeScope scope);
 enum class DiagMethod {
   hutchinson,  // z = v * (H v)
   split,       // H = G + R: squares of random adjoints, whose mean is diag G, plus v * (R v)
+  krylov,      // what block Lanczos finds exactly, plus v * (P H P v) for the rest (deflation.h)
+  automatic,   // of each tensor the cheapest of these and the exact diagonal, by a pilot (compute_auto_diag)
 };
 std::string to_string(DiagMethod method);
 
 struct DiagOptions : EngineOptions {
   DiagMethod method = DiagMethod::hutchinson;
   Curvature curvature = Curvature::hessian;
-  int64_t probes = 100;  // of each window; with a rule: at most
+  int64_t probes = 100;  // products of each window in all stages; with a rule: at most
   std::optional<StopRule> rule;
   ProbeScope scope = ProbeScope::layer;
   uint64_t seed = 0;
@@ -47,10 +49,20 @@ Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std
                const Windows& windows, const DiagOptions& options);
 
 /// sums: one a tensor of the selection. Throws what plan_diag throws, std::invalid_argument for a rule that cannot be
-/// served, std::runtime_error where a sample is not finite (naming the window), Interrupted.
+/// served or probes that leave a method no room, std::runtime_error where a sample is not finite (naming the window),
+/// Interrupted.
 DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                             const Windows& windows, const DiagOptions& options, const OnProgress& on_progress = {},
                             const ShouldStop& stop = {}, const OnSamples& on_samples = {});
+
+/// Every tensor by the method that a pilot finds cheapest (method_choice.h); throws what compute_diag throws.
+DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& selection,
+                                 const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
+                                 const OnProgress& on_progress = {}, const ShouldStop& stop = {});
+
+/// The largest of what its methods would take.
+Plan plan_auto_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
+                    const Windows& windows, const DiagOptions& options);
 
 /// The exact diagonals of the windows (no probes, so no probe bar), by the Gram form of forward tangents:
 ///   an entry: the form's diagonal at its unit direction;
@@ -64,6 +76,13 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
 /// Its plan: the Gram pass; nothing is computed.
 Plan plan_exact_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                      const Windows& windows, const DiagOptions& options);
+
+/// Forward tangents that one window of it takes at most, for each tensor; infinite where the pass does not fit.
+struct ExactCost {
+  double directions = 0, flops = 0;
+};
+std::vector<ExactCost> exact_costs(const Model& model, const ResolvedSelection& selection, const Windows& windows,
+                                   const DiagOptions& options);
 
 /// Sums of every tensor (unit_sums.h).
 std::vector<UnitSums> unit_sums(const Model& model, const ResolvedSelection& selection, int64_t group_size);

@@ -1,8 +1,13 @@
 #include "run/diag_plan.h"
 
-#include <algorithm>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <stdexcept>
+
+#include "hessian/deflation.h"
 #include "model/build_program.h"
+#include "run/krylov.h"
 #include "run/memory.h"
 
 namespace hesper {
@@ -47,9 +52,36 @@ PlanRequest diag_request(const Program& program, const Model& model, const Selec
   return r;
 }
 
-Plan plan_groups(const Program& program, const Model& model, const ResolvedSelection& selection,
-                 const std::vector<ProbeGroup>& groups, const std::vector<UnitSums>& sums, const Windows& windows,
-                 const DiagOptions& options) {
+namespace {
+
+/// What the deflation of n weights keeps, with the moments that look at it.
+int64_t deflation_bytes(const DiagOptions& options, int64_t basis, int64_t n, int64_t windows) {
+  const auto element = static_cast<int64_t>(c10::elementSize(options.precision));
+  const int64_t block = krylov_block(options.probes), directions = std::max(block, options.directions);
+  int64_t bytes = Deflation::bytes(basis, n, element) + Deflation::workspace_bytes(block, directions, n, element);
+  if (options.device.is_cpu()) bytes += DiagonalMoments::bytes(n, windows) + 8 * n * (window_groups(windows) + 4);
+  return bytes;
+}
+
+void check_method(const DiagOptions& o) {
+  if (o.method == DiagMethod::split && o.curvature != Curvature::hessian)
+    throw std::invalid_argument(fmt::format("--method split: not with --curvature {}",
+                                            o.curvature == Curvature::residual ? "residual" : "gauss-newton"));
+  if (o.method != DiagMethod::krylov) return;
+  if (o.scope != ProbeScope::layer)
+    throw std::invalid_argument(
+        fmt::format("--method krylov: not with --probe-scope {}, each layer has its own basis", to_string(o.scope)));
+  if (o.probes < least_krylov_products)
+    throw std::invalid_argument(
+        fmt::format("--probes {}: --method krylov needs at least {}", o.probes, least_krylov_products));
+}
+
+}  // namespace
+
+GroupPlan plan_groups(const Program& program, const Model& model, const ResolvedSelection& selection,
+                      const std::vector<ProbeGroup>& groups, const std::vector<UnitSums>& sums, const Windows& windows,
+                      const DiagOptions& options) {
+  check_method(options);
   PlanRequest r = diag_request(program, model, selection.selection, sums, windows, options);
   r.pass = Pass::two_pass;
   if (options.device.is_cpu() && options.method == DiagMethod::split) {  // moments of the two parts
@@ -59,7 +91,32 @@ Plan plan_groups(const Program& program, const Model& model, const ResolvedSelec
   for (const ProbeGroup& group : groups) r.carried = std::max(r.carried, group.selection.size());
   const int64_t probes = options.rule ? std::min<int64_t>(options.probes, 100) : options.probes;
   r.columns = probes * static_cast<int64_t>(groups.size());
-  Plan plan = make_plan(r);
+  GroupPlan plan;
+  if (options.method != DiagMethod::krylov) {
+    static_cast<Plan&>(plan) = make_plan(r);
+  } else {
+    const int64_t beside = r.beside, most = most_basis(options.probes, r.carried);
+    const auto with = [&](int64_t basis) {
+      r.beside = beside + deflation_bytes(options, basis, r.carried, r.windows);
+      return GroupPlan{make_plan(r), basis};
+    };
+    // The basis takes what the passes leave: as many vectors as fit beside those of the smallest.
+    const int64_t least = std::min(most, 2 * krylov_block(options.probes));
+    plan = with(least);
+    for (int64_t basis = most; basis > least; basis = std::max(least, basis / 2)) {
+      GroupPlan larger;
+      try {
+        larger = with(basis);
+      } catch (const std::runtime_error&) {
+        continue;
+      }
+      if (larger.directions < plan.directions || larger.recompute != plan.recompute ||
+          larger.measure_precision != plan.measure_precision)
+        continue;
+      plan = larger;
+      break;
+    }
+  }
   plan.directions = std::min(plan.directions, probes);
   plan.units = r.windows * static_cast<int64_t>(groups.size()) * ((probes + plan.directions - 1) / plan.directions);
   return plan;

@@ -16,9 +16,13 @@ struct ProbeGroup {
 };
 std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint, at::Device device);
 
-/// Plan of a run with these groups.
-Plan plan_groups(const Program& program, const Model& model, const ResolvedSelection& selection,
-                 const std::vector<ProbeGroup>& groups, const std::vector<UnitSums>& sums, const Windows& windows,
-                 const DiagOptions& options);
+/// Plan of a run with these groups, and with how many vectors the basis of the largest may have (krylov only). Throws
+/// std::invalid_argument where the method contradicts the other options.
+struct GroupPlan : Plan {
+  int64_t basis = 0;
+};
+GroupPlan plan_groups(const Program& program, const Model& model, const ResolvedSelection& selection,
+                      const std::vector<ProbeGroup>& groups, const std::vector<UnitSums>& sums, const Windows& windows,
+                      const DiagOptions& options);
 
 }  // namespace hesper

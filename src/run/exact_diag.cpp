@@ -29,7 +29,7 @@ struct Job {
   const ResolvedSelection& selection;
   const Windows& windows;
   const DiagOptions& options;
-  Program program;
+  const Program& program;
 };
 
 /// Largest number of directions that the basis of a row could need.
@@ -84,6 +84,13 @@ Tensor pick(const TangentPass::Forms& forms, Curvature kind) {
   if (kind == Curvature::gauss_newton) return forms.gauss_newton;
   if (kind == Curvature::residual) return forms.residual;
   return forms.gauss_newton + forms.residual;
+}
+
+bool reads_inputs(const Program& program, int parameter) {
+  return std::any_of(program.ops().begin(), program.ops().end(), [&](const auto& op) {
+    const auto* linear = dynamic_cast<const Linear*>(op.get());
+    return linear && linear->parameters[0] == parameter;
+  });
 }
 
 /// Inputs (T, C) of the linear layer with this weight in one window of the tape; undefined for another parameter.
@@ -190,15 +197,44 @@ double measure_precision(const Job& job, const ResolvedSelection& tensor, const 
 
 Plan plan_exact_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                      const Windows& windows, const DiagOptions& options) {
-  return plan_units(
-      {model, selection, windows, options, build_program(model.config(), windows.ids.size(1), options.device)}, sums);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  return plan_units({model, selection, windows, options, program}, sums);
+}
+
+std::vector<ExactCost> exact_costs(const Model& model, const ResolvedSelection& selection, const Windows& windows,
+                                   const DiagOptions& options) {
+  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  std::vector<ExactCost> out;
+  for (const ResolvedSelection& one : split_by_tensor(selection)) {
+    const Job job{model, one, windows, options, program};
+    const SelectedPart& part = one.selection.parts()[0];
+    const int64_t n = one.selection.size(), basis = widest_basis(job);
+    const bool rows =
+        basis < part.cols.numel() && is_rectangle(part, one.tensors[0].shape) && reads_inputs(program, part.parameter);
+    PlanRequest r = diag_request(program, model, one.selection, {}, windows, options);
+    r.pass = Pass::gram;
+    r.directions = 0;
+    r.windows = 1;
+    r.counted = 0;
+    r.columns = rows ? basis : std::min(kUnits, n);
+    r.measure_precision = false;
+    const double directions = static_cast<double>(rows ? part.rows.numel() * basis : n);
+    try {
+      out.push_back({directions, make_plan(r).tangent_flops * directions / static_cast<double>(r.columns)});
+    } catch (const std::runtime_error&) {  // does not fit
+      constexpr double infinite = std::numeric_limits<double>::infinity();
+      out.push_back({infinite, infinite});
+    }
+  }
+  return out;
 }
 
 DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& selection,
                                   const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
                                   const OnProgress& on_progress, const ShouldStop& stop, const OnSamples& on_samples) {
   const at::NoGradGuard no_grad;
-  const Job job{model, selection, windows, options, build_program(model.config(), windows.ids.size(1), options.device)};
+  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  const Job job{model, selection, windows, options, program};
   const int64_t b = windows.ids.size(0);
   const PeakMemory memory(options.device);
   const Clock::time_point begin = Clock::now();

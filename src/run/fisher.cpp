@@ -12,37 +12,12 @@
 #include "run/memory.h"
 #include "run/primal_batches.h"
 #include "run/result_files.h"
+#include "run/tensor_moments.h"
 
 namespace hesper {
 namespace {
 
 using at::Tensor;
-/// Moments of the selected tensors and of their sums.
-struct Moments {
-  const Selection& selection;
-  const std::vector<UnitSums>& units;
-  std::vector<DiagonalMoments> entries{}, sums{};
-  int64_t visited = -1;
-
-  Moments(const Selection& selection, const std::vector<UnitSums>& units, int64_t windows, Samples samples)
-      : selection(selection), units(units) {
-    for (size_t i = 0; i < units.size(); ++i) {
-      entries.emplace_back(selection.parts()[i].size, windows, samples);
-      sums.emplace_back(units[i].size(), windows, samples);
-    }
-  }
-  /// z (K, n) of a window, or of a batch in its place.
-  void add(int64_t window, const Tensor& z) {
-    for (size_t i = 0; i < units.size(); ++i) {
-      if (window != visited) entries[i].begin_visit(window), sums[i].begin_visit(window);
-      const Tensor mine = z.narrow(1, selection.parts()[i].begin, selection.parts()[i].size);
-      entries[i].add(mine);
-      sums[i].add(units[i].of(mine));
-    }
-    visited = window;
-  }
-};
-
 Plan plan_of(const Program& program, const Model& model, const Selection& selection, const std::vector<UnitSums>& sums,
              const Windows& windows, const FisherOptions& o) {
   PlanRequest r = diag_request(program, model, selection, sums, windows, o);
@@ -108,7 +83,8 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
   {
     const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
     const FisherSampler run = sampler(parameters, windows, options.probes, plan.primal);
-    Moments moments(selection, sums, run.units(), sampled ? Samples::random : Samples::exact);
+    TensorMoments moments(selection, all_of(sums), run.units(), sampled ? Samples::random : Samples::exact);
+    int64_t visited = -1;
     if (options.kind == FisherKind::input_gram)
       for (const SelectedPart& part : selection.parts())
         result.grams.push_back(at::zeros({part.columns, part.columns}, at::kDouble));
@@ -121,7 +97,8 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
           const Tensor z = sample.cpu();
           require_finite(z, windows.index[static_cast<size_t>(window)]);
           if (!first.defined()) first = z.slice(0, 0, check_directions).clone();
-          moments.add(unit, z);
+          if (unit != visited) moments.begin_visit(visited = unit);
+          moments.add(z);
           ++progress.done;
           progress.products += static_cast<double>(z.size(0));
           progress.seconds = seconds_since(begin);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 namespace hesper {
@@ -11,10 +12,14 @@ namespace {
 
 const char* unit_of(StopOf of) { return of == StopOf::rows ? "row" : of == StopOf::columns ? "column" : "layer"; }
 
-RelativeBars bars_of(StopOf of, const DiagonalBars& entries, const DiagonalBars& sums, const UnitSums& units) {
-  if (of == StopOf::diagonal) return relative_bars(entries);
+DiagonalBars watched(StopOf of, const DiagonalBars& entries, const DiagonalBars& sums, const UnitSums& units) {
+  if (of == StopOf::diagonal) return entries;
   const SumRun& run = *units.find(unit_of(of));
-  return relative_bars(sums, run.begin, run.begin + run.count);
+  return sums.slice(run.begin, run.begin + run.count);
+}
+
+RelativeBars bars_of(StopOf of, const DiagonalBars& entries, const DiagonalBars& sums, const UnitSums& units) {
+  return relative_bars(watched(of, entries, sums, units));
 }
 
 /// What the probe bar must come down to: X of the windows; of the corpus the larger of what X leaves beside the data
@@ -54,6 +59,20 @@ Verdict judge(const StopRule& rule, const DiagonalBars& entries, const DiagonalB
   const auto extra = static_cast<int64_t>(std::min(needed, 2.0 * static_cast<double>(m))) - m;
   v.more = std::clamp<int64_t>(std::min(extra, most - m), 2, most - m);
   return v;
+}
+
+double needed_probes(const StopRule& rule, const DiagonalBars& entries, const DiagonalBars& sums,
+                     const UnitSums& units) {
+  const RelativeBars bars = bars_of(rule.of, entries, sums, units);
+  if (!bars.probe.known()) return std::numeric_limits<double>::infinity();
+  const double ratio = bars.probe.value / goal_of(rule, bars);
+  return static_cast<double>(entries.samples) * ratio * ratio;
+}
+
+WatchedSquares watched_squares(StopOf of, const DiagonalBars& entries, const DiagonalBars& sums,
+                               const UnitSums& units) {
+  const DiagonalBars bars = watched(of, entries, sums, units);
+  return {bars.probe.sum().item<double>(), bars.mean.square().sum().item<double>()};
 }
 
 void check_rule(const StopRule& rule, const UnitSums& units, const std::string& tensor, int64_t windows) {

@@ -34,6 +34,17 @@ struct Verdict {
 Verdict judge(const StopRule& rule, const DiagonalBars& entries, const DiagonalBars& sums, const UnitSums& units,
               int64_t most);
 
+/// Probes of each window after which the rule's goal is expected, from the bars of some; infinite where they resolve
+/// nothing.
+double needed_probes(const StopRule& rule, const DiagonalBars& entries, const DiagonalBars& sums,
+                     const UnitSums& units);
+
+/// Of what `of` names: summed probe^2, and |d|^2 as estimated.
+struct WatchedSquares {
+  double variance, square;
+};
+WatchedSquares watched_squares(StopOf of, const DiagonalBars& entries, const DiagonalBars& sums, const UnitSums& units);
+
 /// Throws std::invalid_argument for a rule that this tensor or these windows cannot serve.
 void check_rule(const StopRule& rule, const UnitSums& units, const std::string& tensor, int64_t windows);
 

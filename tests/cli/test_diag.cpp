@@ -137,7 +137,13 @@ TEST_F(Diag, BadInput) {
   expect_refusal(diag({"--rel-error", "0.1", "--target", "corpus", "--b", "1"}), 2, "at least 2 windows");
   expect_refusal(diag({"--rel-error", "0.1", "--of", "rows", "--layer", "self_attn.q_proj.bias"}), 2, "is no matrix");
   expect_refusal(diag({"--exact", "--probes", "3"}), 2, "--probes: --exact takes no probes");
-  expect_refusal(diag({"--method", "krylov"}), 2, "--method");
+  expect_refusal(diag({"--method", "hutch"}), 2, "--method");
+  expect_refusal(diag({"--method", "krylov", "--exact"}), 2, "--method krylov: not with --exact");
+  expect_refusal(diag({"--method", "krylov", "--probes", "31"}), 2, "--probes 31: --method krylov needs at least 32");
+  for (const char* method : {"krylov", "auto"})
+    for (const char* scope : {"joint", "auto"})
+      expect_refusal(diag({"--method", method, "--probe-scope", scope}), 2,
+                     fmt::format("--method {}: not with --probe-scope {}", method, scope));
   expect_refusal(diag({"--method", "split", "--exact"}), 2, "--method split: not with --exact");
   expect_refusal(diag({"--method", "split", "--curvature", "residual"}), 2,
                  "--method split: not with --curvature residual");
@@ -145,6 +151,20 @@ TEST_F(Diag, BadInput) {
   expect_refusal(diag({"--memory-limit", "1KiB"}), 1, "memory");
   expect_refusal(diag({"--exact", "--memory-limit", "1KiB"}), 1, "memory");
   EXPECT_FALSE(fs::exists(folder / "data"));
+}
+
+TEST_F(Diag, MethodsSayWhatTheyDid) {
+  const Outcome krylov = diag({"--method", "krylov", "--probes", "64", "--out", "o"});
+  ASSERT_EQ(krylov.code, 0) << krylov.err;
+  EXPECT_NE((krylov.out + krylov.err).find("vectors deflated by"), std::string::npos);
+  const std::string end = "_b3_seed0_T10.json";
+  const nlohmann::json basis =
+      json("o/diag_hessian/hessian_diag_self_attn.q_proj_block0_vhp_samples64_krylov" + end)["tensors"][0]["basis"];
+  EXPECT_GE(basis["vectors"], 8);
+  EXPECT_GT(basis["products"], basis["vectors"]);
+  const Outcome chosen = diag({"--method", "auto", "--probes", "64", "--layer", "q_proj,fc1", "--out", "p"});
+  ASSERT_EQ(chosen.code, 0) << chosen.err;
+  EXPECT_NE((chosen.out + chosen.err).find("error forecast of 64 products a window: hutchinson"), std::string::npos);
 }
 
 TEST_F(Diag, InterruptedLeavesNothing) {

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "hessian/probes.h"
+#include "hessian/deflation.h"
 #include "run/diag.h"
 #include "run/golden_run.h"
 
@@ -76,8 +76,27 @@ at::Tensor watched(const at::Tensor& z) {
   return at::stack({z.select(-1, 0), z.select(-1, 20), z.narrow(-1, 16, 16).sum(-1), z.sum(-1)}, -1);
 }
 
-// 300 runs: b = 30 windows drawn anew with replacement, m probes each.
-TEST(Calibration, ProbeDataAndTotal) {
+/// Nine vectors of the Krylov space of the windows' mean.
+Deflation deflation_of(const at::Tensor& hessians, uint64_t seed) {
+  const int64_t n = hessians.size(1);
+  Selection selection;
+  selection.add_whole(0, {n});
+  const at::Tensor mean = hessians.mean(0);
+  Deflation out(9, n, at::kDouble);
+  at::Tensor next = rademacher(selection, seed, 0, basis_probes, 3, at::kDouble).mm(mean);
+  while (out.room() > 0) {
+    const at::Tensor block = out.next_block(next);
+    next = out.known(block, 0, block.mm(mean)).rest;
+    out.join(block);
+  }
+  return out;
+}
+
+// 300 runs: b = 30 windows drawn anew with replacement, m probes each, of H_s or of P H_s P beside its known part.
+class Bars : public testing::TestWithParam<bool> {};
+
+TEST_P(Bars, ProbeDataAndTotal) {
+  const bool deflated = GetParam();
   const Corpus corpus = make_corpus();
   const at::Tensor diagonals = corpus.diagonals();
   ASSERT_LT(diagonals.mean(0).min().item<double>(), 0);  // indefinite
@@ -96,10 +115,15 @@ TEST(Calibration, ProbeDataAndTotal) {
     for (int run = 0; run < runs; ++run) {
       const at::Tensor drawn = at::randint(Corpus::windows, {b}, at::kLong);
       DiagonalMoments moments(4, b);
+      const at::Tensor hessians = corpus.hessians.index_select(0, drawn);
+      const Deflation basis =
+          deflated ? deflation_of(hessians, static_cast<uint64_t>(run)) : Deflation(0, n, at::kDouble);
       for (int64_t s = 0; s < b; ++s) {
         const at::Tensor v = rademacher(selection, static_cast<uint64_t>(run), s, 0, m, at::kDouble);
+        const at::Tensor rest = basis.project(basis.project(hessians[s]).t());  // P H P
         moments.begin_visit(s);
-        moments.add(watched(v * v.mm(corpus.hessians[drawn[s].item<int64_t>()])));
+        moments.add(watched(v * v.mm(rest)));
+        if (deflated) moments.shift(s, watched((hessians[s] - rest).diagonal()));
       }
       const DiagonalBars bars = moments.bars();
       const EntryErrors errors = entry_errors(bars);
@@ -118,6 +142,9 @@ TEST(Calibration, ProbeDataAndTotal) {
   }
 }
 
+INSTANTIATE_TEST_SUITE_P(Calibration, Bars, testing::Bool(),
+                         [](const auto& deflated) { return deflated.param ? "Deflated" : "Plain"; });
+
 // The whole path, 120 runs of a layer: entries and the trace against their probe bars.
 class Runs : public testing::TestWithParam<DiagMethod> {};
 
@@ -130,7 +157,7 @@ TEST_P(Runs, OfALayer) {
   options.precision = at::kDouble;
   const DiagonalResult exact = compute_exact_diag(model, selection, sums, windows, options);
   options.method = GetParam();
-  options.probes = 16;
+  options.probes = options.method == DiagMethod::krylov ? 48 : 16;  // some 16 are left to its probes
   Coverage entries("entry", kNormal, 4), trace("trace", kNormal, 1);
   at::Tensor mean = at::zeros_like(exact.tensors[0].entries.mean), variance = at::zeros_like(mean);
   constexpr int runs = 120;
@@ -149,7 +176,8 @@ TEST_P(Runs, OfALayer) {
   EXPECT_LE(((mean - exact.tensors[0].entries.mean) / variance.sqrt()).abs().max().item<double>(), 4.5);
 }
 
-INSTANTIATE_TEST_SUITE_P(Calibration, Runs, testing::Values(DiagMethod::hutchinson, DiagMethod::split),
+INSTANTIATE_TEST_SUITE_P(Calibration, Runs,
+                         testing::Values(DiagMethod::hutchinson, DiagMethod::split, DiagMethod::krylov),
                          [](const auto& method) { return to_string(method.param); });
 
 }  // namespace

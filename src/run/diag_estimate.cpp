@@ -1,0 +1,64 @@
+#include "run/diag_estimate.h"
+
+#include "hessian/split_samples.h"
+
+namespace hesper {
+
+using at::Tensor;
+
+std::vector<const UnitSums*> DiagJob::sums_of(const ProbeGroup& group) const {
+  std::vector<const UnitSums*> out;
+  for (const size_t t : group.tensors) out.push_back(&sums[t]);
+  return out;
+}
+
+WindowSamples draw(const DiagJob& job, const TangentPass& pass, const Selection& selection, int64_t window,
+                   int64_t place, int64_t first, int64_t count, at::ScalarType precision, const Deflation* deflation) {
+  const int64_t number = job.windows.index[static_cast<size_t>(window)];
+  if (job.options.method == DiagMethod::split) {
+    const AdjointStart start{AdjointStart::Kind::factor, job.options.seed, number, first, count};
+    const Tensor g = gauss_newton_samples(pass, start, place);
+    const Tensor r = residual_samples(pass, selection, start, place, precision);
+    return {(g + r).cpu(), g.cpu(), r.cpu()};
+  }
+  const Tensor v = rademacher(selection, job.options.seed, number, first, count, precision);
+  const Tensor z = deflation ? deflated_samples(*deflation, pass, selection, v, place, job.options.curvature)
+                             : hutchinson_samples(pass, selection, v, place, job.options.curvature);
+  return {z.cpu(), {}, {}};
+}
+
+Estimate::Estimate(const ProbeGroup& group, const DiagJob& job)
+    : group(group), all(group.selection, job.sums_of(group), job.b()) {
+  if (job.options.method != DiagMethod::split) return;
+  for (const SelectedPart& part : group.selection.parts()) {
+    gauss_newton.emplace_back(part.size, job.b());
+    residual.emplace_back(part.size, job.b());
+  }
+}
+
+void Estimate::begin_visit(int64_t window) {
+  all.begin_visit(window);
+  for (auto* moments : {&gauss_newton, &residual})
+    for (DiagonalMoments& m : *moments) m.begin_visit(window);
+}
+
+void Estimate::add(const WindowSamples& samples) {
+  all.add(samples.z);
+  if (!samples.residual.defined()) return;
+  for (size_t i = 0; i < group.tensors.size(); ++i) {
+    const SelectedPart& part = group.selection.parts()[i];
+    gauss_newton[i].add(samples.gauss_newton.narrow(1, part.begin, part.size));
+    residual[i].add(samples.residual.narrow(1, part.begin, part.size));
+  }
+}
+
+double direction_flops(const DiagJob& job, const Selection& selection, Pass pass) {
+  PlanRequest r = diag_request(job.program, job.model, selection, {}, job.windows, job.options);
+  r.pass = pass;
+  r.columns = r.windows = 1;
+  r.counted = 0;
+  r.measure_precision = false;
+  return make_plan(r).tangent_flops;
+}
+
+}  // namespace hesper

@@ -1,0 +1,64 @@
+#pragma once
+// What a run by probes and its pilots share: the job, a window's samples, and the moments of a group of tensors.
+#include <optional>
+
+#include "hessian/deflation.h"
+#include "model/program.h"
+#include "run/diag_plan.h"
+#include "run/primal_batches.h"
+#include "run/tensor_moments.h"
+
+namespace hesper {
+
+struct DiagJob {
+  const Model& model;
+  const ResolvedSelection& selection;
+  const std::vector<UnitSums>& sums;
+  const Windows& windows;
+  DiagOptions options;
+  const Program& program;
+
+  int64_t b() const { return windows.ids.size(0); }
+  /// Of the tensors of a group.
+  std::vector<const UnitSums*> sums_of(const ProbeGroup& group) const;
+};
+
+/// z (K, n) fp64 of some probes of a window, and its parts where it is a sum of two.
+struct WindowSamples {
+  at::Tensor z, gauss_newton, residual;
+};
+/// Probes [first, first + count) of window s, by the job's method; deflation: of P H P (deflation.h).
+WindowSamples draw(const DiagJob& job, const TangentPass& pass, const Selection& selection, int64_t window,
+                   int64_t place, int64_t first, int64_t count, at::ScalarType precision,
+                   const Deflation* deflation = nullptr);
+
+/// A group with the moments of its tensors.
+struct Estimate {
+  const ProbeGroup& group;
+  TensorMoments all;
+  std::vector<DiagonalMoments> gauss_newton, residual;  // entries of the parts; split only
+  std::optional<Deflation> deflation;                   // krylov only
+  int64_t spent = 0;                                    // products a window before the first probe: krylov only
+  nlohmann::json basis;                                 // for the record
+  int64_t probes = 0, next = 0;                         // a window: done, of the next round
+  std::string outcome;                                  // why it stopped; empty while it runs
+
+  Estimate(const ProbeGroup& group, const DiagJob& job);
+  void begin_visit(int64_t window);
+  void add(const WindowSamples& samples);
+};
+
+/// Calls f(s, pass, place) for every window, with a pass of the group's own depth.
+template <class F>
+void for_windows(const DiagJob& job, const ProbeGroup& group, PrimalBatches& primal, const Parameters& parameters,
+                 F f) {
+  for (int64_t s = 0; s < job.b(); ++s) {
+    const Tape own = narrowed(primal.tape(s), job.program, group.selection);
+    f(s, TangentPass(job.program, parameters, group.selection, own), primal.place(s));
+  }
+}
+
+/// Flops of one product of one window, and of what `pass` is otherwise.
+double direction_flops(const DiagJob& job, const Selection& selection, Pass pass = Pass::two_pass);
+
+}  // namespace hesper
