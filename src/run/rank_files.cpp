@@ -84,7 +84,7 @@ ScatterPlot rank_picture(const std::string& title, const std::vector<RankColumn>
   for (size_t c = 1; c < ranking.size(); ++c) {
     const RankCorrelation rho = rank_correlation(ranking[c], ranking[0]);
     if (rho.directions == 0) continue;
-    plot.panels.push_back({fmt::format("{}: {:.3f}{}", title_of(ranking[c]), rho.spearman,
+    plot.panels.push_back({fmt::format("{}: {:.4f}{}", title_of(ranking[c]), rho.spearman,
                                        std::isfinite(rho.error) ? fmt::format(" \u00b1 {:.1g}", rho.error) : ""),
                            actual, as_numbers(ranking[c].places())});
   }
