@@ -9,7 +9,11 @@ namespace {
 /// Sizes of sets of which b windows hold two.
 size_t levels_of(int64_t windows) { return static_cast<size_t>(std::bit_width(static_cast<uint64_t>(windows)) - 1); }
 
-double squared(const at::Tensor& t) { return t.square().sum().item<double>(); }
+/// Of a prefix of p = 1, 2, 4, .. windows.
+int64_t place_of(int64_t p) { return std::countr_zero(static_cast<uint64_t>(p)); }
+int64_t prefixes_of(int64_t windows) { return static_cast<int64_t>(doublings(windows).size()) - 1; }
+
+double squared(const at::Tensor& t) { return t.dot(t).item<double>(); }
 
 }  // namespace
 
@@ -23,7 +27,11 @@ std::vector<int64_t> doublings(int64_t last) {
 WindowPrefixes::WindowPrefixes(int64_t n, int64_t windows)
     : windows_(windows),
       sum_(at::zeros({n}, at::kDouble)),
-      waiting_(levels_of(windows)),
+      set_(at::zeros({n}, at::kDouble)),
+      difference_(at::zeros({n}, at::kDouble)),
+      prefixes_(at::zeros({prefixes_of(windows), n}, at::kDouble)),
+      waiting_(at::zeros({static_cast<int64_t>(levels_of(windows)), n}, at::kDouble)),
+      waits_(levels_of(windows), 0),
       disjoint_(levels_of(windows)) {}
 
 void WindowPrefixes::add(const at::Tensor& y) {
@@ -31,18 +39,19 @@ void WindowPrefixes::add(const at::Tensor& y) {
   sum_.add_(y);
   sum_of_squares_ += squared(y);
   ++done_;
-  if (done_ < windows_ && std::has_single_bit(static_cast<uint64_t>(done_))) prefixes_.push_back(sum_.clone());
-  at::Tensor set = y.clone();
-  for (size_t level = 0; level < waiting_.size(); ++level) {
-    at::Tensor& partner = waiting_[level];
-    if (!partner.defined()) {
-      partner = set;
+  if (done_ < windows_ && std::has_single_bit(static_cast<uint64_t>(done_))) prefixes_[place_of(done_)].copy_(sum_);
+  set_.copy_(y);
+  for (size_t level = 0; level < waits_.size(); ++level) {
+    at::Tensor partner = waiting_[static_cast<int64_t>(level)];
+    waits_[level] = !waits_[level];
+    if (waits_[level]) {
+      partner.copy_(set_);
       return;
     }
     const auto p = static_cast<double>(int64_t{1} << level);
-    disjoint_[level].push_back(squared(partner - set) / (2 * p * p));
-    set.add_(partner);
-    partner = at::Tensor();
+    at::sub_out(difference_, partner, set_);
+    disjoint_[level].push_back(squared(difference_) / (2 * p * p));
+    set_.add_(partner);
   }
 }
 
@@ -52,15 +61,13 @@ at::Tensor WindowPrefixes::mean() const {
 }
 
 double WindowPrefixes::squared_distance(int64_t p) const {
-  const auto place = static_cast<size_t>(std::countr_zero(static_cast<uint64_t>(p)));
-  return squared(prefixes_.at(place) / static_cast<double>(p) - mean());
+  return squared(prefixes_[place_of(p)] / static_cast<double>(p) - mean());
 }
 
 double WindowPrefixes::squared_norm() const { return squared(mean()); }
 
 int64_t WindowPrefixes::bytes(int64_t n, int64_t windows) {
-  // The sum, and four for what is computed on the way; a prefix and a waiting set of each size.
-  return 8 * n * static_cast<int64_t>(5 + doublings(windows).size() - 1 + levels_of(windows));
+  return 8 * n * (3 + prefixes_of(windows) + static_cast<int64_t>(levels_of(windows)));
 }
 
 }  // namespace hesper

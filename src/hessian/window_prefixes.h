@@ -6,7 +6,7 @@
 //   disjoint sets:     D_i = |mean of set 2i - mean of set 2i + 1|^2 / 2, sets of p windows one after the other; they
 //                      share nothing, so E D_i = sigma^2 / p
 //   spread:            (sum_s |y_s|^2 - b |m_b|^2) / (b (b - 1)), in expectation sigma^2 / b
-// Sets are joined two and two as they are full, so one set of each size is kept: about 2 log2(b) + 5 times y in all.
+// Sets are joined two and two as they are full, so one set of each size is kept: about 2 log2(b) + 3 times y in all.
 #include <ATen/ATen.h>
 
 #include <cstdint>
@@ -38,9 +38,10 @@ class WindowPrefixes {
 
   int64_t windows_, done_ = 0;
   double sum_of_squares_ = 0;
-  at::Tensor sum_;                             // (n)
-  std::vector<at::Tensor> prefixes_;           // sums of the first 1, 2, 4, .. < b windows
-  std::vector<at::Tensor> waiting_;            // per level: the sum of a full set that has no partner yet
+  at::Tensor sum_, set_, difference_;          // (n): of all windows so far; on the way through the levels
+  at::Tensor prefixes_;                        // (points below b, n): sums of the first 1, 2, 4, .. windows
+  at::Tensor waiting_;                         // (levels, n): the sum of a full set that has no partner yet, if any
+  std::vector<char> waits_;                    // per level
   std::vector<std::vector<double>> disjoint_;  // per level
 };
 

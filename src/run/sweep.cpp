@@ -201,8 +201,8 @@ SweepResult sweep_diag_over_windows(const Model& model, const ResolvedSelection&
   Tensor window = at::zeros({n}, at::kDouble);  // sum over the probes so far
   const auto on_samples = [&](size_t, int64_t, int64_t first, const Tensor& z) {
     if (first == 0) window.zero_();
-    window.add_(z.sum(0));
-    if (first + z.size(0) == m) prefixes.add(window / static_cast<double>(m));
+    for (int64_t k = 0; k < z.size(0); ++k) window.add_(z[k]);
+    if (first + z.size(0) == m) prefixes.add(window.div_(static_cast<double>(m)));
   };
   const DiagonalResult r = (sweep.exact ? compute_exact_diag : compute_diag)(
       model, selection, sums_of(model, selection), windows, over_windows(selection, windows, sweep), on_progress, stop,
