@@ -158,6 +158,9 @@ DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& se
                                  const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
                                  const OnProgress& on_progress, const ShouldStop& stop) {
   const at::NoGradGuard no_grad;
+  if (options.rule)
+    for (size_t i = 0; i < sums.size(); ++i)
+      check_rule(*options.rule, sums[i], selection.tensors[i].name, windows.ids.size(0));
   const Plan plan = plan_auto_diag(model, selection, sums, windows, options);
   const Clock::time_point begin = Clock::now();
   Progress before;  // of the pilot and the tensors that are done

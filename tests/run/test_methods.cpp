@@ -116,6 +116,9 @@ TEST_F(Methods, ContradictionsAreRefused) {
   EXPECT_THROW(run(q, windows), std::invalid_argument);
   options.method = DiagMethod::automatic;
   EXPECT_THROW(run(q, windows), std::invalid_argument);
+  options.scope = ProbeScope::layer;
+  options.rule = StopRule{0.1, StopOf::rows, DiagTarget::windows};
+  EXPECT_THROW(run(layers({"self_attn.q_proj.bias"}), windows), std::invalid_argument);  // no matrix
 }
 
 // A basis only as large as fits beside the passes, which keep their directions.
