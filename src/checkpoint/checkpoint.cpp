@@ -7,6 +7,12 @@
 #include <set>
 #include <stdexcept>
 
+#include "checkpoint/gguf_file.h"
+#include "checkpoint/gguf_names.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/torch_file.h"
+#include "files/gguf.h"
+#include "files/printable.h"
 #include "files/read_file.h"
 #include "text/sha256.h"
 
@@ -44,6 +50,11 @@ std::map<std::string, std::string> read_weight_map(const std::string& path) {
   return shards;
 }
 
+std::shared_ptr<const WeightFile> open_weight_file(const std::string& path) {
+  if (path.ends_with(".bin")) return std::make_shared<TorchFile>(path);
+  return std::make_shared<SafetensorsFile>(path);
+}
+
 }  // namespace
 
 json read_json_object(const std::string& path) {
@@ -61,34 +72,61 @@ std::string canonical_tensor_name(const std::string& stored) {
   return stored;
 }
 
-Checkpoint Checkpoint::open(const std::string& folder) {
-  if (!std::filesystem::is_directory(folder)) {
-    throw std::runtime_error(fmt::format("{}: no such model folder", folder));
-  }
+Checkpoint Checkpoint::open(const std::string& path) {
   Checkpoint checkpoint;
-  checkpoint.folder_ = folder;
-  checkpoint.config_ = read_json_object(checkpoint.config_file());
-
-  const std::string single = join(folder, "model.safetensors");
-  const std::string index = join(folder, "model.safetensors.index.json");
-  if (std::filesystem::exists(single)) {
-    checkpoint.files_.emplace_back(single);
-    for (const TensorInfo& info : checkpoint.files_[0].tensors()) checkpoint.add(0, info.name);
+  checkpoint.folder_ = path;
+  if (path.ends_with(".gguf") && std::filesystem::is_regular_file(path)) {
+    checkpoint.open_gguf(path);
     return checkpoint;
   }
-  if (!std::filesystem::exists(index)) {
-    throw std::runtime_error(
-        fmt::format("{}: neither model.safetensors nor model.safetensors.index.json is there", folder));
+  if (!std::filesystem::is_directory(path)) {
+    throw std::runtime_error(fmt::format("{}: no such model folder", path));
   }
+  checkpoint.config_file_ = join(path, "config.json");
+  for (const char* name : {"model.safetensors", "pytorch_model.bin"}) {
+    const std::string single = join(path, name), index = single + ".index.json";
+    const bool whole = std::filesystem::exists(single);
+    if (!whole && !std::filesystem::exists(index)) continue;
+    checkpoint.config_ = read_json_object(checkpoint.config_file_);
+    if (!whole) {
+      checkpoint.open_shards(index);
+      return checkpoint;
+    }
+    checkpoint.files_.push_back(open_weight_file(single));
+    for (const TensorInfo& info : checkpoint.files_[0]->tensors()) {
+      checkpoint.add(0, info.name, canonical_tensor_name(info.name));
+    }
+    return checkpoint;
+  }
+  if (const std::string gguf = only_gguf_file(path); !gguf.empty()) {
+    checkpoint.open_gguf(gguf);
+    return checkpoint;
+  }
+  read_json_object(checkpoint.config_file_);  // a folder without it is no model's: say so first
+  throw std::runtime_error(fmt::format(
+      "{}: no weights: looked for model.safetensors and pytorch_model.bin, for .index.json of both, and for one .gguf",
+      path));
+}
 
+void Checkpoint::open_gguf(const std::string& file) {
+  const auto gguf = std::make_shared<GgufFile>(file);
+  files_.push_back(gguf);
+  config_file_ = file;
+  config_ = gguf->config();
+  for (const TensorInfo& info : gguf->tensors()) {
+    if (info.name != "rope_freqs.weight") add(0, info.name, hugging_face_name(info.name));  // config() holds that one
+  }
+}
+
+void Checkpoint::open_shards(const std::string& index) {
   const auto weight_map = read_weight_map(index);
   std::set<std::string> shards;
   for (const auto& [name, shard] : weight_map) shards.insert(shard);
   std::map<std::string, size_t> numbers;
   for (const std::string& shard : shards) {
-    numbers[shard] = checkpoint.files_.size();
-    checkpoint.files_.emplace_back(join(folder, shard));
-    for (const TensorInfo& info : checkpoint.files_.back().tensors()) {
+    numbers[shard] = files_.size();
+    files_.push_back(open_weight_file(join(folder_, shard)));
+    for (const TensorInfo& info : files_.back()->tensors()) {
       const auto listed = weight_map.find(info.name);
       if (listed == weight_map.end() || listed->second != shard) {
         throw std::runtime_error(fmt::format("{}: tensor {} is in {}, where the index does not place it", index,
@@ -97,24 +135,20 @@ Checkpoint Checkpoint::open(const std::string& folder) {
     }
   }
   for (const auto& [name, shard] : weight_map) {
-    if (!checkpoint.files_[numbers[shard]].has(name)) {
+    if (!files_[numbers[shard]]->has(name)) {
       throw std::runtime_error(fmt::format("{}: tensor {} is not in {}", index, printable(name), shard));
     }
-    checkpoint.add(numbers[shard], name);
+    add(numbers[shard], name, canonical_tensor_name(name));
   }
-  return checkpoint;
 }
 
-void Checkpoint::add(size_t file, const std::string& stored) {
-  const std::string name = canonical_tensor_name(stored);
+void Checkpoint::add(size_t file, const std::string& stored, const std::string& name) {
   const auto [it, fresh] = places_.try_emplace(name, Place{file, stored});
   if (!fresh) {
-    throw std::runtime_error(fmt::format("{}: tensors {} and {} are both {}", files_[file].path(),
+    throw std::runtime_error(fmt::format("{}: tensors {} and {} are both {}", files_[file]->path(),
                                          printable(it->second.stored), printable(stored), printable(name)));
   }
 }
-
-std::string Checkpoint::config_file() const { return join(folder_, "config.json"); }
 
 std::vector<std::string> Checkpoint::names() const {
   std::vector<std::string> names;
@@ -131,21 +165,22 @@ const Checkpoint::Place& Checkpoint::place(std::string_view name) const {
 
 const TensorInfo& Checkpoint::info(std::string_view name) const {
   const Place& found = place(name);
-  return files_[found.file].info(found.stored);
+  return files_[found.file]->info(found.stored);
 }
 
-const std::string& Checkpoint::file(std::string_view name) const { return files_[place(name).file].path(); }
+const std::string& Checkpoint::file(std::string_view name) const { return files_[place(name).file]->path(); }
 
 at::Tensor Checkpoint::tensor(std::string_view name) const {
   const Place& found = place(name);
-  return files_[found.file].view(found.stored);
+  return files_[found.file]->view(found.stored);
 }
 
 std::string Checkpoint::sha256() const {
-  if (files_.size() == 1) return sha256_hex(files_[0].bytes());
+  if (files_.size() == 1) return sha256_hex(files_[0]->bytes());
   std::string lines;
-  for (const SafetensorsFile& file : files_) {
-    lines += fmt::format("{}  {}\n", sha256_hex(file.bytes()), std::filesystem::path(file.path()).filename().string());
+  for (const auto& file : files_) {
+    lines +=
+        fmt::format("{}  {}\n", sha256_hex(file->bytes()), std::filesystem::path(file->path()).filename().string());
   }
   return sha256_hex(std::as_bytes(std::span(lines)));
 }

@@ -1,16 +1,9 @@
 #include "checkpoint/safetensors.h"
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <bit>
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -18,62 +11,10 @@
 
 namespace hesper {
 
-struct SafetensorsFile::Mapping {
-  explicit Mapping(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) throw std::runtime_error(fmt::format("{}: cannot open: {}", path, std::strerror(errno)));
-    struct stat status {};
-    const bool known = ::fstat(fd, &status) == 0;
-    if (known && S_ISREG(status.st_mode)) {
-      size = static_cast<size_t>(status.st_size);
-      if (size > 0) data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    }
-    const int error = errno;
-    ::close(fd);
-    if (!known || data == MAP_FAILED) {
-      throw std::runtime_error(fmt::format("{}: cannot map: {}", path, std::strerror(error)));
-    }
-    if (!S_ISREG(status.st_mode)) throw std::runtime_error(fmt::format("{}: not a regular file", path));
-  }
-  ~Mapping() {
-    if (data != nullptr) ::munmap(data, size);
-  }
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
-
-  void* data = nullptr;
-  size_t size = 0;
-};
-
-SafetensorsFile::SafetensorsFile(const std::string& path)
-    : path_(path), mapping_(std::make_shared<const Mapping>(path)), header_(parse_safetensors_header(bytes(), path)) {
-  for (size_t i = 0; i < header_.tensors.size(); ++i) index_.emplace(header_.tensors[i].name, i);
-}
-
-std::span<const std::byte> SafetensorsFile::bytes() const {
-  return {static_cast<const std::byte*>(mapping_->data), mapping_->size};
-}
-
-const TensorInfo& SafetensorsFile::info(std::string_view name) const {
-  const auto it = index_.find(name);
-  if (it == index_.end()) throw std::runtime_error(fmt::format("{}: no tensor {}", path_, printable(name)));
-  return header_.tensors[it->second];
-}
-
-at::Tensor SafetensorsFile::view(std::string_view name) const {
-  const TensorInfo& tensor = info(name);
-  const auto options = at::TensorOptions().dtype(tensor.dtype);
-  if (tensor.begin == tensor.end) return at::empty(tensor.shape, options);
-  const auto place = bytes().subspan(tensor.begin, tensor.end - tensor.begin);
-  if (std::bit_cast<uintptr_t>(place.data()) % c10::elementSize(tensor.dtype) != 0) {
-    at::Tensor copy = at::empty(tensor.shape, options);
-    std::memcpy(copy.data_ptr(), place.data(), place.size());
-    return copy;
-  }
-  // from_blob wants a mutable pointer; nothing writes through it.
-  void* data = const_cast<std::byte*>(place.data());
-  return at::from_blob(
-      data, tensor.shape, [keep = mapping_](void*) {}, options);
+SafetensorsFile::SafetensorsFile(const std::string& path) : WeightFile(path) {
+  SafetensorsHeader header = parse_safetensors_header(bytes(), path);
+  metadata_ = std::move(header.metadata);
+  set_tensors(std::move(header.tensors));
 }
 
 void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors,

@@ -2,43 +2,29 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstddef>
 #include <map>
-#include <memory>
-#include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "checkpoint/safetensors_header.h"
+#include "checkpoint/weight_file.h"
 
 namespace hesper {
 
-// One memory-mapped safetensors file. Tensors made by view() keep the mapping alive; they are read-only by contract
-// (the pages are mapped without write permission: writing into one is a crash, never a changed checkpoint).
-class SafetensorsFile {
+// One safetensors file.
+class SafetensorsFile : public WeightFile {
  public:
   // Throws std::runtime_error (one line: file, tensor, both numbers) when the file cannot be read or is malformed.
   explicit SafetensorsFile(const std::string& path);
 
-  const std::string& path() const { return path_; }
-  const std::vector<TensorInfo>& tensors() const { return header_.tensors; }  // by offset
-  const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
-  std::span<const std::byte> bytes() const;  // the whole file
-
-  bool has(std::string_view name) const { return index_.contains(name); }
-  const TensorInfo& info(std::string_view name) const;  // std::runtime_error when there is no such tensor
-
-  // Stored dtype and shape, zero-copy; a tensor whose bytes are not aligned to its element is copied.
-  at::Tensor view(std::string_view name) const;
+  std::string format() const override { return "safetensors"; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:
-  struct Mapping;
-  std::string path_;
-  std::shared_ptr<const Mapping> mapping_;
-  SafetensorsHeader header_;
-  std::map<std::string, size_t, std::less<>> index_;  // name -> place in header_.tensors
+  at::Tensor value(size_t place) const override { return mapped(tensors()[place]); }
+
+  std::map<std::string, std::string> metadata_;
 };
 
 // Writes tensors (any device, any strides) as one safetensors file that the Python package reads: elements of wide

@@ -147,16 +147,6 @@ std::string_view dtype_to_safetensors(c10::ScalarType dtype) {
   return "";
 }
 
-std::string printable(std::string_view name) {
-  constexpr size_t longest = 160;
-  const std::string text(name.substr(0, longest));
-  std::string quoted = json(text).dump(-1, ' ', true, json::error_handler_t::replace);
-  if (name.size() > longest) quoted += "...";
-  return quoted;
-}
-
-std::string format_shape(std::span<const int64_t> shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
-
 SafetensorsHeader parse_safetensors_header(std::span<const std::byte> bytes, const std::string& file) {
   if (bytes.size() < 8) fail(file, "{} bytes, a safetensors file has at least 8", bytes.size());
   uint64_t length = 0;

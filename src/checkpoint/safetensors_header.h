@@ -11,15 +11,9 @@
 #include <string_view>
 #include <vector>
 
-namespace hesper {
+#include "checkpoint/tensor_info.h"
 
-struct TensorInfo {
-  std::string name;
-  c10::ScalarType dtype = c10::ScalarType::Undefined;
-  std::vector<int64_t> shape;
-  uint64_t begin = 0;  // bytes [begin, end) of the file
-  uint64_t end = 0;
-};
+namespace hesper {
 
 struct SafetensorsHeader {
   std::vector<TensorInfo> tensors;  // by offset
@@ -34,10 +28,5 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> bytes, con
 // "F32" <-> Float and so on; nullopt / "" for what is not one of F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL.
 std::optional<c10::ScalarType> dtype_from_safetensors(std::string_view name);
 std::string_view dtype_to_safetensors(c10::ScalarType dtype);
-
-// A name from a file, safe to print: quoted, escaped to ASCII, shortened when very long.
-std::string printable(std::string_view name);
-
-std::string format_shape(std::span<const int64_t> shape);  // "(2, 3)"
 
 }  // namespace hesper

@@ -124,6 +124,7 @@ std::vector<double> rotary_inverse_frequencies(const ModelConfig& config, int64_
           std::clamp((turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor), 0.0, 1.0);
       frequency = (1 - smooth) * frequency / rope.factor + smooth * frequency;
     }
+    if (rope.type == RopeType::divisors) frequency /= rope.divisors[static_cast<size_t>(i / 2)];
     frequencies.push_back(frequency);
   }
   return frequencies;

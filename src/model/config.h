@@ -12,7 +12,7 @@ enum class Phi;  // ops/activation.h
 
 enum class Family { opt, llama };
 
-enum class RopeType { standard, linear, dynamic, llama3 };  // standard is "default" in config.json
+enum class RopeType { standard, linear, dynamic, llama3, divisors };  // standard is "default" in config.json
 
 struct RopeScaling {
   RopeType type = RopeType::standard;
@@ -20,6 +20,7 @@ struct RopeScaling {
   double low_freq_factor = 1;          // llama3
   double high_freq_factor = 4;         // llama3
   int64_t original_max_positions = 0;  // llama3
+  std::vector<double> divisors;        // divisors: (D/2) one for each frequency, from a GGUF file's rope_freqs.weight
 };
 
 // What config.json says of a model, with transformers' defaults filled in and every value checked.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 #include <stdexcept>
 
@@ -60,10 +62,9 @@ void read_token_ids(const ConfigReader& json, int64_t bos, int64_t eos, ModelCon
 // inside). transformers takes rope_scaling first, and a rope_theta inside before the one outside.
 void read_rope(const ConfigReader& json, ModelConfig& config) {
   static const std::map<std::string, RopeType> known = {
-      {"default", RopeType::standard},
-      {"linear", RopeType::linear},
-      {"dynamic", RopeType::dynamic},
-      {"llama3", RopeType::llama3},
+      {"default", RopeType::standard}, {"linear", RopeType::linear},     {"dynamic", RopeType::dynamic},
+      {"llama3", RopeType::llama3},    {"divisors", RopeType::divisors},  // hesper's own, never in a config.json of
+                                                                          // others
   };
   config.rope_theta = json.positive("rope_theta", 10000.0);
   const nlohmann::json* scaling = json.find("rope_scaling");
@@ -87,6 +88,16 @@ void read_rope(const ConfigReader& json, ModelConfig& config) {
 
   config.rope.type = it->second;
   if (it->second == RopeType::standard) return;
+  if (it->second == RopeType::divisors) {
+    const auto fits = [](const nlohmann::json& value) { return value.is_number() && value >= 1e-6 && value <= 1e6; };
+    const nlohmann::json* divisors = rope.find("divisors");
+    if (divisors == nullptr || !divisors->is_array() || std::ssize(*divisors) * 2 != config.head_dim ||
+        !std::all_of(divisors->begin(), divisors->end(), fits)) {
+      rope.refuse("divisors", fmt::format("is not a list of {} numbers from 1e-6 to 1e6", config.head_dim / 2));
+    }
+    config.rope.divisors = divisors->get<std::vector<double>>();
+    return;
+  }
   config.rope.factor = rope.positive("factor");
   if (it->second != RopeType::llama3) return;
   config.rope.low_freq_factor = rope.positive("low_freq_factor");

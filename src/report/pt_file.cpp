@@ -3,19 +3,21 @@
 #include <fmt/format.h>
 #include <torch/csrc/jit/serialization/pickle.h>
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
+#include "checkpoint/torch_pickle.h"
 #include "files/atomic_file.h"
-#include "report/tensor_pickle.h"
-#include "report/zip_store.h"
+#include "files/mapped_file.h"
+#include "files/zip_store.h"
 
 namespace hesper {
 namespace {
 
-constexpr uint64_t max_pickle_bytes =
-    4 << 10;  // one tensor needs 300 or so; also bounds what a hostile one can allocate
+constexpr uint64_t max_tensor_pickle_bytes = 4 << 10;  // one tensor needs 300 or so
 
 bool is_writable_dtype(at::ScalarType dtype) {
   switch (dtype) {
@@ -29,16 +31,6 @@ bool is_writable_dtype(at::ScalarType dtype) {
     default:
       return false;
   }
-}
-
-// The archive's folder: the FOLDER of the one entry "FOLDER/data.pkl".
-std::string archive_folder(const ZipStore& archive) {
-  for (const auto& [name, entry] : archive.entries()) {
-    const size_t slash = name.find('/');
-    if (slash != std::string::npos && name.substr(slash) == "/data.pkl") return name.substr(0, slash);
-  }
-  throw std::runtime_error(
-      fmt::format("{}: no data.pkl in the archive, not written by torch.save", archive.path().string()));
 }
 
 }  // namespace
@@ -59,23 +51,28 @@ void write_pt(const std::filesystem::path& path, const at::Tensor& tensor) {
 }
 
 at::Tensor read_pt(const std::filesystem::path& path) {
-  ZipStore archive(path);
-  const std::string folder = archive_folder(archive);
-  if (const auto order = archive.entries().find(folder + "/byteorder"); order != archive.entries().end()) {
-    if (archive.read_small(order->second, 16) != "little") {
-      throw std::runtime_error(fmt::format("{}: not in little-endian byte order", path.string()));
-    }
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    throw std::runtime_error(fmt::format("{}: no such file", path.string()));
   }
+  const MappedFile file(path.string());
+  const ZipStore archive(file.bytes(), path.string());
+  const std::string folder = archive.torch_folder();
+  archive.check_byte_order(folder);
   const ZipStore::Entry& pickle = archive.entry(folder + "/data.pkl");
-  if (pickle.size > max_pickle_bytes) {
+  if (pickle.size > max_tensor_pickle_bytes) {
     throw std::runtime_error(fmt::format("{}: holds more than one plain tensor (a pickle of {} bytes, at most {} read)",
-                                         path.string(), pickle.size, max_pickle_bytes));
+                                         path.string(), pickle.size, max_tensor_pickle_bytes));
   }
   TensorRecord record;
   try {
-    record = read_tensor_pickle(archive.read_small(pickle, max_pickle_bytes));
-  } catch (const std::runtime_error& error) {
-    throw std::runtime_error(fmt::format("{}: {}", path.string(), error.what()));
+    record = read_tensor_pickle(archive.bytes(pickle));
+  } catch (const std::runtime_error& what) {
+    throw std::runtime_error(fmt::format("{}: {}", path.string(), what.what()));
+  }
+  if (!is_writable_dtype(record.dtype)) {
+    throw std::runtime_error(fmt::format("{}: holds a tensor of type {}, float16/32/64, bfloat16 or int32/64 expected",
+                                         path.string(), c10::toString(record.dtype)));
   }
 
   const ZipStore::Entry& entry = archive.entry(folder + "/data/" + record.storage_key);
@@ -85,7 +82,7 @@ at::Tensor read_pt(const std::filesystem::path& path) {
                                          path.string(), record.storage_numel, item_size, entry.size));
   }
   const at::Tensor storage = at::empty({record.storage_numel}, at::dtype(record.dtype));
-  archive.read(entry, storage.nbytes(), storage.data_ptr());
+  if (storage.numel() > 0) std::memcpy(storage.data_ptr(), archive.bytes(entry).data(), storage.nbytes());
   const at::Tensor view = storage.as_strided(record.sizes, record.strides, record.offset);
   return view.is_contiguous() && view.numel() == storage.numel() ? view : view.clone(at::MemoryFormat::Contiguous);
 }

@@ -40,7 +40,7 @@ Bpe::Bpe(Vocabulary vocabulary, const std::vector<Pair>& merges, BpeOptions opti
   }
   merges_.reserve(merges.size());
   for (size_t rank = 0; rank < merges.size(); ++rank) {
-    const auto& [left, right] = merges[rank];
+    const std::string &left = merges[rank].first, &right = merges[rank].second;
     const auto part = [&](const std::string& token) {
       const auto id = find(token);
       if (!id) {

@@ -134,8 +134,7 @@ std::unique_ptr<Tokenizer> parse_tiktoken(std::string_view text, std::string_vie
   };
   add(0, "<|begin_of_text|>"), add(1, "<|end_of_text|>");
   add(6, "<|start_header_id|>"), add(7, "<|end_header_id|>"), add(9, "<|eot_id|>");
-  const SplitStep split{Regex(
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)")};
+  const SplitStep split{llama3_pattern()};
   return std::make_unique<BpeTokenizer>(
       BpeTokenizerParts{.name = "byte-level BPE (tiktoken)",
                         .added_tokens = std::move(special),

@@ -103,6 +103,16 @@ std::optional<std::string> byte_level_decode(std::string_view text) {
 
 Regex gpt2_pattern() { return Regex(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"); }
 
+Regex llama3_pattern() {
+  return Regex(
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)");
+}
+
+Regex qwen2_pattern() {  // as Llama 3's, but every digit alone
+  return Regex(
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)");
+}
+
 std::vector<std::string> pre_tokenize(const std::vector<PreTokenizerStep>& steps, std::string_view text,
                                       bool at_start) {
   std::vector<std::string> words;

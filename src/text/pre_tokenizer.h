@@ -36,8 +36,10 @@ using PreTokenizerStep = std::variant<SplitStep, ByteLevelStep, MetaspaceStep>;
 // `at_start`: the text starts the document (Prepend::first asks). Valid UTF-8 in, no empty words out.
 std::vector<std::string> pre_tokenize(const std::vector<PreTokenizerStep>& steps, std::string_view text, bool at_start);
 
-// GPT-2's own split pattern.
+// The split patterns of GPT-2, Llama 3 and Qwen 2.
 Regex gpt2_pattern();
+Regex llama3_pattern();
+Regex qwen2_pattern();
 
 // The code point that stands for a byte, as UTF-8; and the way back: bytes of the code points, nullopt if one is none.
 std::string byte_level_encode(std::string_view bytes);

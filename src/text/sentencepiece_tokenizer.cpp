@@ -18,8 +18,11 @@ using Processor = sentencepiece::SentencePieceProcessor;
 class SentencePieceTokenizer : public Tokenizer {
  public:
   SentencePieceTokenizer(std::unique_ptr<Processor> processor, std::vector<AddedToken> special,
-                         std::optional<int32_t> bos)
-      : processor_(std::move(processor)), finder_(std::move(special)), bos_(bos) {}
+                         std::optional<int32_t> bos, std::string_view source)
+      : processor_(std::move(processor)),
+        finder_(std::move(special)),
+        bos_(bos),
+        name_(fmt::format("sentencepiece ({})", source)) {}
 
   std::vector<int32_t> encode(std::string_view bytes) const override {
     const std::string text = replace_invalid_utf8(bytes);
@@ -51,18 +54,19 @@ class SentencePieceTokenizer : public Tokenizer {
 
   std::optional<int32_t> bos() const override { return bos_; }
   int64_t vocab_size() const override { return processor_->GetPieceSize(); }
-  std::string name() const override { return "sentencepiece (tokenizer.model)"; }
+  std::string name() const override { return name_; }
 
  private:
   std::unique_ptr<Processor> processor_;
   AddedTokenFinder finder_;
   std::optional<int32_t> bos_;
+  std::string name_;
 };
 
 }  // namespace
 
 std::unique_ptr<Tokenizer> parse_sentencepiece(std::string_view model, std::string_view config_text,
-                                               std::string_view name) {
+                                               std::string_view name, std::string_view source) {
   const TokenizerConfig config = parse_tokenizer_config(config_text, std::string(name) + "'s tokenizer_config");
   auto processor = std::make_unique<Processor>();
   const auto status = processor->LoadFromSerializedProto({model.data(), model.size()});
@@ -97,7 +101,7 @@ std::unique_ptr<Tokenizer> parse_sentencepiece(std::string_view model, std::stri
       throw std::runtime_error(fmt::format("{}: bos_token '{}' is not in the model", name, token));
     }
   }
-  return std::make_unique<SentencePieceTokenizer>(std::move(processor), std::move(special), bos);
+  return std::make_unique<SentencePieceTokenizer>(std::move(processor), std::move(special), bos, source);
 }
 
 }  // namespace hesper

@@ -4,11 +4,23 @@
 
 #include <stdexcept>
 
+#include "files/gguf.h"
+#include "files/mapped_file.h"
 #include "files/read_file.h"
 
 namespace hesper {
 
+namespace {
+
+std::unique_ptr<Tokenizer> load_gguf(const std::string& path) {
+  const MappedFile file(path);
+  return parse_gguf_tokenizer(parse_gguf(file.bytes(), path), path);
+}
+
+}  // namespace
+
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
+  if (folder.extension() == ".gguf" && std::filesystem::is_regular_file(folder)) return load_gguf(folder.string());
   constexpr size_t kLimit = size_t{1} << 28;  // bytes of one file
   const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
   const auto read = [&](const char* file) { return read_file(folder / file, kLimit); };
@@ -25,8 +37,13 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
     // A serialised sentencepiece model starts with field 1, pieces: 0x0A. tiktoken's lines start with base64.
     return model.starts_with('\n') ? parse_sentencepiece(model, config, name) : parse_tiktoken(model, name);
   }
-  throw std::runtime_error(fmt::format(
-      "{}: no tokenizer: looked for tokenizer.json, vocab.json with merges.txt, tokenizer.model", folder.string()));
+  if (const std::string gguf = std::filesystem::is_directory(folder) ? only_gguf_file(folder.string()) : "";
+      !gguf.empty()) {
+    return load_gguf(gguf);
+  }
+  throw std::runtime_error(
+      fmt::format("{}: no tokenizer: looked for tokenizer.json, vocab.json with merges.txt, tokenizer.model, one .gguf",
+                  folder.string()));
 }
 
 }  // namespace hesper

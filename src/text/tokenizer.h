@@ -11,6 +11,8 @@
 
 namespace hesper {
 
+struct Gguf;  // files/gguf.h
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -34,16 +36,20 @@ class Tokenizer {
 };
 
 // From a model folder: tokenizer.json, else vocab.json + merges.txt, else tokenizer.model (sentencepiece, or Llama 3's
-// tiktoken lines), with tokenizer_config.json beside it where there is one. BOS: a template in tokenizer.json's
+// tiktoken lines), with tokenizer_config.json beside it where there is one; else the one GGUF file. Or from a GGUF file
+// that is named itself, whose metadata says everything. BOS of a folder: a template in tokenizer.json's
 // post_processor decides; without one tokenizer_config's add_bos_token (default: true for sentencepiece, otherwise
 // false). std::runtime_error naming the file and the thing when a file is missing, damaged or not supported.
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder);
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 // The same from bytes; `name` stands in messages, `config` is tokenizer_config.json's text or empty.
 std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view json, std::string_view config, std::string_view name);
 std::unique_ptr<Tokenizer> parse_vocab_and_merges(std::string_view vocab, std::string_view merges,
                                                   std::string_view config, std::string_view name);
-std::unique_ptr<Tokenizer> parse_sentencepiece(std::string_view model, std::string_view config, std::string_view name);
+// `source` is the kind of file, for Tokenizer::name.
+std::unique_ptr<Tokenizer> parse_sentencepiece(std::string_view model, std::string_view config, std::string_view name,
+                                               std::string_view source = "tokenizer.model");
 std::unique_ptr<Tokenizer> parse_tiktoken(std::string_view lines, std::string_view name);
+std::unique_ptr<Tokenizer> parse_gguf_tokenizer(const Gguf& gguf, const std::string& file);
 
 }  // namespace hesper

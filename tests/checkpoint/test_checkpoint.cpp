@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "checkpoint/safetensors.h"
 #include "files/read_file.h"
 #include "temporary_folder.h"
 #include "text/sha256.h"
@@ -139,8 +140,10 @@ TEST(Checkpoint, says_what_is_missing) {
   folder.write("config.json", "[]");
   EXPECT_EQ(refusal(folder), "F/config.json: not a JSON object");
   folder.write("config.json", "{}");
-  folder.write("pytorch_model.bin", "");
-  EXPECT_EQ(refusal(folder), "F: neither model.safetensors nor model.safetensors.index.json is there");
+  folder.write("tf_model.h5", "");
+  EXPECT_EQ(refusal(folder),
+            "F: no weights: looked for model.safetensors and pytorch_model.bin, for .index.json of both, and for one "
+            ".gguf");
 }
 
 }  // namespace

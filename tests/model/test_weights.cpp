@@ -8,6 +8,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "checkpoint/safetensors.h"
 #include "text/shared_data.h"
 
 namespace hesper {

@@ -4,8 +4,6 @@
 
 #include <cstdlib>
 
-#include "report/tensor_pickle.h"
-#include "report/zip_store.h"
 #include "temporary_folder.h"
 
 namespace hesper {
@@ -98,7 +96,7 @@ torch.save(x, 'legacy.pt', _use_new_zipfile_serialization=False)
   EXPECT_NE(refusal("dict.pt").find("holds a dict"), std::string::npos) << refusal("dict.pt");
   EXPECT_NE(refusal("list.pt").find("holds a list"), std::string::npos);
   EXPECT_NE(refusal("module.pt").find("torch.nn.modules.linear.Linear"), std::string::npos) << refusal("module.pt");
-  EXPECT_NE(refusal("bool.pt").find("torch.BoolStorage"), std::string::npos) << refusal("bool.pt");
+  EXPECT_NE(refusal("bool.pt").find("type Bool"), std::string::npos) << refusal("bool.pt");
   EXPECT_NE(refusal("expanded.pt").find("600 elements"), std::string::npos) << refusal("expanded.pt");
   EXPECT_NE(refusal("legacy.pt").find("not a zip archive"), std::string::npos) << refusal("legacy.pt");
 }
@@ -131,74 +129,6 @@ TEST(PtFile, HostileBytesAreRefusedOrRead) {
   }
   EXPECT_GT(refused, 1000);
   EXPECT_GT(read, 100) << "padding and values may change";
-}
-
-std::string refusal(const std::string& pickle) {
-  return error_of<std::runtime_error>([&] { read_tensor_pickle(pickle); });
-}
-
-// A tensor's pickle with chosen numel, offset, sizes and strides (LONG1 of 8 bytes each).
-std::string tensor_pickle(int64_t numel, int64_t offset, const std::vector<int64_t>& sizes,
-                          const std::vector<int64_t>& strides) {
-  const auto integer = [](int64_t value) {
-    std::string bytes = "\x8a\x08";
-    for (int i = 0; i < 8; ++i) bytes += static_cast<char>(static_cast<uint64_t>(value) >> 8 * i & 255);
-    return bytes;
-  };
-  const auto tuple = [&](const std::vector<int64_t>& values) {
-    std::string bytes = "(";
-    for (const int64_t value : values) bytes += integer(value);
-    return bytes + "t";
-  };
-  const auto text = [](const std::string& s) { return "\x8c" + std::string(1, static_cast<char>(s.size())) + s; };
-  return "\x80\x02"
-         "ctorch._utils\n_rebuild_tensor_v2\n((" +
-         text("storage") + "ctorch\nFloatStorage\n" + text("0") + text("cpu") + integer(numel) + "tQ" +
-         integer(offset) + tuple(sizes) + tuple(strides) +
-         "\x89"
-         "ccollections\nOrderedDict\n)RtR.";
-}
-
-TEST(TensorPickle, BoundsOfTheView) {
-  const TensorRecord record = read_tensor_pickle(tensor_pickle(12, 2, {2, 3}, {5, 1}));
-  EXPECT_EQ(record.storage_key, "0");
-  EXPECT_EQ(record.sizes, (std::vector<int64_t>{2, 3}));
-  EXPECT_EQ(record.strides, (std::vector<int64_t>{5, 1}));
-  EXPECT_EQ(record.offset, 2);
-  constexpr int64_t huge = int64_t{1} << 62;
-  EXPECT_EQ(refusal(tensor_pickle(10, 2, {2, 3}, {5, 1})), "");  // last element is 2 + 5 + 2 = 9
-  EXPECT_NE(refusal(tensor_pickle(9, 2, {2, 3}, {5, 1})).find("element 9 of a storage of 9"), std::string::npos);
-  EXPECT_NE(refusal(tensor_pickle(6, 0, {2, 3}, {0, 1})), refusal(tensor_pickle(5, 0, {2, 3}, {0, 1})));
-  EXPECT_NE(refusal(tensor_pickle(6, -1, {2, 3}, {3, 1})).find("negative"), std::string::npos);
-  EXPECT_NE(refusal(tensor_pickle(-6, 0, {0}, {1})).find("negative"), std::string::npos);
-  EXPECT_NE(refusal(tensor_pickle(6, 0, {2, -3}, {3, 1})).find("negative"), std::string::npos);
-  EXPECT_NE(refusal(tensor_pickle(6, 0, {2, 3}, {3, -1})).find("negative"), std::string::npos);
-  EXPECT_NE(refusal(tensor_pickle(6, 0, {huge, huge}, {0, 0})).find("overflow"), std::string::npos);
-  EXPECT_NE(refusal(tensor_pickle(6, 0, {huge, 0, huge}, {1, 1, 1})).find("overflow"), std::string::npos);
-  EXPECT_NE(refusal(tensor_pickle(6, huge, {3}, {huge})).find("overflow"), std::string::npos);
-  EXPECT_NE(refusal(tensor_pickle(6, 0, {2, 3}, {3})).find("2 sizes but 1 strides"), std::string::npos);
-}
-
-TEST(TensorPickle, ExecutesAndAllocatesNothing) {
-  EXPECT_NE(refusal("\x80\x02"
-                    "cposix\nsystem\nX\4\0\0\0true\x85R.")
-                .find("posix.system"),
-            std::string::npos);
-  EXPECT_NE(refusal("\x80\x02"
-                    "cbuiltins\neval\n.")
-                .find("builtins.eval"),
-            std::string::npos);
-  EXPECT_NE(refusal(std::string("\x80\x02X\xff\xff\xff\xffx.", 8)).find("cut short"), std::string::npos);
-  EXPECT_NE(refusal("").find("cut short"), std::string::npos);
-  EXPECT_NE(refusal("\x80\x02.").find("stack is empty"), std::string::npos);
-  EXPECT_NE(refusal("\x80\x02(.").find("not hold one plain tensor"), std::string::npos);
-  EXPECT_NE(refusal("\x80\x02ht").find("memo 116"), std::string::npos);
-  EXPECT_NE(refusal("\x80\x02)" + std::string(3000, '\x85') + ".").find("nested deeper"), std::string::npos);
-  EXPECT_NE(refusal("\x80\x02i").find("opcode 0x69"), std::string::npos);
-  EXPECT_NE(refusal("\x80\x02"
-                    "ctorch\nFloatStorage\n)R.")
-                .find("is called"),
-            std::string::npos);
 }
 
 TEST(PtFile, MissingAndWrongFiles) {

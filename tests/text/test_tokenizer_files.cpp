@@ -269,7 +269,8 @@ TEST(Tiktoken, damaged_lines) {
 TEST(LoadTokenizer, one_clear_line_when_there_is_none) {
   const TemporaryFolder folder;
   const std::string expected =
-      folder.path.string() + ": no tokenizer: looked for tokenizer.json, vocab.json with merges.txt, tokenizer.model";
+      folder.path.string() +
+      ": no tokenizer: looked for tokenizer.json, vocab.json with merges.txt, tokenizer.model, one .gguf";
   EXPECT_EQ(error_of<std::runtime_error>([&] { load_tokenizer(folder.path); }), expected);
   folder.write("vocab.json", "{}");
   EXPECT_EQ(error_of<std::runtime_error>([&] { load_tokenizer(folder.path); }), expected);

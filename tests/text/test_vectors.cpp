@@ -1,11 +1,10 @@
 // Ids against published vectors and against the counts of WikiText-2 that the literature's tokenizers give.
 #include <gtest/gtest.h>
 
-#include <sstream>
-
 #include "text/corpus.h"
 #include "text/shared_data.h"
 #include "text/tokenizer.h"
+#include "text/vectors.h"
 #include "text/windows.h"
 
 namespace hesper {
@@ -14,36 +13,6 @@ namespace {
 constexpr const char* kOptConfig = R"({"tokenizer_class": "GPT2Tokenizer", "add_bos_token": true,
   "bos_token": {"__type": "AddedToken", "content": "</s>", "normalized": true},
   "pad_token": {"content": "<pad>", "normalized": true}})";
-
-std::vector<std::string> inputs() {
-  const std::string text = read_file(shared_data("vectors/ggml-vocab.inp"));
-  const std::string separator = "\n__ggml_vocab_test__\n";
-  std::vector<std::string> parts;
-  for (size_t begin = 0;;) {
-    const size_t end = text.find(separator, begin);
-    parts.push_back(text.substr(begin, end - begin));
-    if (end == std::string::npos) break;
-    begin = end + separator.size();
-  }
-  return parts;
-}
-
-void expect_vectors(const Tokenizer& tokenizer, const std::string& outputs, bool with_bos) {
-  const std::vector<std::string> texts = inputs();
-  ASSERT_EQ(texts.size(), 47u);
-  std::istringstream lines(read_file(shared_data(outputs)));
-  for (size_t n = 0; n < texts.size(); ++n) {
-    std::string line;  // one a text; the last text is empty, and so may its line be
-    ASSERT_TRUE(std::getline(lines, line) || (n == 46 && texts[n].empty()));
-    std::istringstream numbers(line);
-    const std::vector<int32_t> expected{std::istream_iterator<int32_t>(numbers), {}};
-    std::vector<int32_t> ids = tokenizer.encode(texts[n]);
-    if (with_bos) ids.insert(ids.begin(), tokenizer.bos().value());
-    EXPECT_EQ(ids, expected) << "input " << n << ": " << texts[n];
-  }
-  std::string rest;
-  EXPECT_FALSE(std::getline(lines, rest)) << rest;
-}
 
 std::unique_ptr<Tokenizer> opt() {
   const TemporaryFolder folder;
@@ -127,7 +96,7 @@ TEST(Vectors, every_input_decodes_to_itself) {
   const auto byte_level = opt(), llama3 = unpacked_json("tokenizers/llama3_1-tokenizer.json.gz"),
              mistral = unpacked_json("tokenizers/mistral-v0.1-tokenizer.json.gz"),
              llama2 = model_file("tokenizers/llama2-tokenizer.model");
-  for (const std::string& text : inputs()) {
+  for (const std::string& text : vector_inputs()) {
     for (const Tokenizer* tokenizer : {byte_level.get(), llama3.get(), mistral.get(), llama2.get()}) {
       EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text) << tokenizer->name();
     }
