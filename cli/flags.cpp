@@ -31,7 +31,7 @@ void group_options(CLI::App& app, const char* group) {
 }
 
 void add_model(CLI::App& app, Flags& f) {
-  app.add_option("--model", f.model, "model folder in Hugging Face layout")->required();
+  app.add_option("--model", f.model, "model folder in Hugging Face layout, or a .gguf file")->required();
   group_options(app, "Model and data");
 }
 
@@ -133,11 +133,15 @@ void add_output(CLI::App& app, Flags& f) {
   group_options(app, "Output");
 }
 
+void check_model_path(const char* flag, const std::string& path) {
+  if (fs::is_directory(path) || (path.ends_with(".gguf") && fs::is_regular_file(path))) return;
+  if (fs::exists(path))
+    refuse("{} {}: a file, but a model folder is expected, or a file that ends in .gguf", flag, path);
+  refuse("{} {}: no such folder (models from the hub by their id are not built yet)", flag, path);
+}
+
 Model open_model(const Flags& flags) {
-  if (!fs::is_directory(flags.model)) {
-    if (fs::exists(flags.model)) refuse("--model {}: a file, but a model folder is expected", flags.model);
-    refuse("--model {}: no such folder (models from the hub by their id are not built yet)", flags.model);
-  }
+  check_model_path("--model", flags.model);
   return load_model(flags.model);
 }
 

@@ -63,6 +63,9 @@ void add_device(CLI::App& app, Flags& flags);
 void add_snapshots(CLI::App& app, Flags& flags);
 void add_output(CLI::App& app, Flags& flags);
 
+/// Throws std::invalid_argument, naming the flag, when the path is neither a folder nor a .gguf file.
+void check_model_path(const char* flag, const std::string& path);
+
 /// Everything below throws std::invalid_argument (wrong usage) or std::runtime_error (unreadable or damaged files).
 Model open_model(const Flags& flags);
 std::string model_name(const Flags& flags);  // last component of the path

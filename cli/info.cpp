@@ -2,17 +2,25 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/util/accumulate.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/version.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <stdexcept>
 
+#include "checkpoint/checkpoint.h"
 #include "commands.h"
 #include "console.h"
+#include "flags.h"
+#include "model/tensor_names.h"
 #include "run/memory.h"
+#include "text/tokenizer.h"
 #include "values.h"
 
 namespace hesper::cli {
@@ -34,6 +42,69 @@ std::vector<std::string> folders_in(const fs::path& folder) {
   }
   std::sort(names.begin(), names.end());
   return names;
+}
+
+// "210 Q4_1, 61 Float": how the tensors are stored, the most frequent first.
+std::string stored_types(const Checkpoint& checkpoint) {
+  std::map<std::string, int64_t> counts;
+  for (const std::string& name : checkpoint.names()) {
+    const TensorInfo& info = checkpoint.info(name);
+    ++counts[info.block_type.empty() ? c10::toString(info.dtype) : std::string(info.block_type)];
+  }
+  std::vector<std::pair<int64_t, std::string>> rows;
+  rows.reserve(counts.size());
+  for (const auto& [type, count] : counts) rows.emplace_back(-count, type);
+  std::sort(rows.begin(), rows.end());
+  std::vector<std::string> parts;
+  parts.reserve(rows.size());
+  for (const auto& [count, type] : rows) parts.push_back(fmt::format("{} {}", -count, type));
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+std::string describe_tokenizer(const std::string& model) {
+  try {
+    const auto tokenizer = load_tokenizer(model);
+    const auto bos = tokenizer->bos();
+    return fmt::format("{}, {} tokens, {}", tokenizer->name(), tokenizer->vocab_size(),
+                       bos ? fmt::format("BOS {}", *bos) : "no BOS");
+  } catch (const std::runtime_error& error) {
+    return fmt::format("none: {}", error.what());
+  }
+}
+
+// What the files say; the weights are not read.
+void run_model_info(const std::string& model, bool as_json) {
+  Console console(false, as_json);
+  check_model_path("--model", model);
+  const Checkpoint checkpoint = Checkpoint::open(model);
+  const ModelConfig config = parse_config(checkpoint.config(), checkpoint.config_file());
+  int64_t weights = 0;
+  for (const ParameterSpec& spec : parameter_table(config)) weights += c10::multiply_integers(spec.shape);
+  const std::vector<std::string> layers = linear_layers(config.family);
+  const std::string types = stored_types(checkpoint), tokenizer = describe_tokenizer(model);
+  console.result(fmt::format("model       {} ({}, {})", model, config.model_type, checkpoint.format()));
+  console.result(fmt::format("shape       {} blocks of width {}, {} heads of {}, {} for keys and values; {} positions",
+                             config.blocks, config.width, config.heads, config.head_dim, config.kv_heads,
+                             config.max_positions));
+  console.result(fmt::format("weights     {} in {} tensors ({}); head {}", weights, checkpoint.names().size(), types,
+                             config.tied_head ? "tied to the embedding" : "of its own"));
+  console.result(fmt::format("tokenizer   {}", tokenizer));
+  console.result(fmt::format("--layer     {}", fmt::join(layers, ", ")));
+  console.event("model", {{"model", model},
+                          {"type", config.model_type},
+                          {"format", checkpoint.format()},
+                          {"blocks", config.blocks},
+                          {"width", config.width},
+                          {"heads", config.heads},
+                          {"head_dim", config.head_dim},
+                          {"kv_heads", config.kv_heads},
+                          {"max_positions", config.max_positions},
+                          {"weights", weights},
+                          {"tensors", checkpoint.names().size()},
+                          {"stored", types},
+                          {"tied_head", config.tied_head},
+                          {"tokenizer", tokenizer},
+                          {"layers", layers}});
 }
 
 void run_info(bool as_json) {
@@ -77,8 +148,12 @@ void run_info(bool as_json) {
 
 Action add_info(CLI::App& app) {
   auto json = std::make_shared<bool>(false);
+  auto model = std::make_shared<std::string>();
+  app.add_option("--model", *model, "what a model folder or .gguf file holds, instead of the build");
   app.add_flag("--json", *json, "one JSON object on standard output");
-  return [json](const std::vector<std::string>&) { run_info(*json); };
+  return [json, model](const std::vector<std::string>&) {
+    model->empty() ? run_info(*json) : run_model_info(*model, *json);
+  };
 }
 
 }  // namespace hesper::cli

@@ -5,6 +5,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "checkpoint/safetensors.h"
 #include "commands.h"
 #include "flags.h"
 #include "interrupt.h"
@@ -43,8 +44,7 @@ void name_directions(QuadraticJob& job, const QuadraticFlags& flags, const Model
     job.group = "basis";
     return;
   }
-  if (!fs::is_directory(flags.against))
-    throw std::invalid_argument(fmt::format("--against {}: no such folder", flags.against));
+  check_model_path("--against", flags.against);
   const Model other = load_model(flags.against);
   const Grouping grouping = flags.group == "model"   ? Grouping::model
                             : flags.group == "block" ? Grouping::block

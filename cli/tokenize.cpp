@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <filesystem>
 #include <memory>
 #include <stdexcept>
 
@@ -15,10 +14,7 @@ namespace {
 
 void run_tokenize(const Flags& flags, const std::string& out) {
   Console console(flags.quiet, flags.json);
-  if (!std::filesystem::is_directory(flags.model)) {
-    throw std::invalid_argument(
-        fmt::format("--model {}: no such folder (models from the hub by their id are not built yet)", flags.model));
-  }
+  check_model_path("--model", flags.model);
   const Text text = read_text(flags);
   const auto tokenizer = load_tokenizer(flags.model);
   std::vector<int32_t> ids = tokenizer->encode(text.text);
@@ -46,7 +42,7 @@ void run_tokenize(const Flags& flags, const std::string& out) {
 Action add_tokenize(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   auto out = std::make_shared<std::string>();
-  app.add_option("--model", flags->model, "folder with the tokenizer's files")->required();
+  app.add_option("--model", flags->model, "folder with the tokenizer's files, or a .gguf file")->required();
   add_text(app, *flags);
   app.add_option("--out", *out, ".npy of int32 instead of text on standard output")->check([](const std::string& path) {
     return path.ends_with(".npy") ? "" : "a file that ends in .npy expected";

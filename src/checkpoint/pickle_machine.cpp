@@ -222,6 +222,7 @@ std::vector<int64_t> Machine::dims(const Value& value, std::string_view what) co
   const std::vector<Value>& list = items(as<Tuple>(value, what));
   if (list.size() > max_dims) fail(fmt::format("{} dimensions, more than {}", list.size(), max_dims));
   std::vector<int64_t> dims;
+  dims.reserve(list.size());
   for (const Value& item : list) dims.push_back(as<int64_t>(item, what));
   return dims;
 }

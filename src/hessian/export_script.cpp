@@ -184,6 +184,12 @@ std::string check_script(const Model& model, const Selection& selection, const W
     throw std::invalid_argument(
         fmt::format("check script: {} entries asked for, 1 to 64 are possible", options.entries));
 
+  if (model.checkpoint.format() == "GGUF") {
+    throw std::invalid_argument(
+        fmt::format("check script: {} is a GGUF file, and the script needs a folder in Hugging Face layout",
+                    model.checkpoint.config_file()));
+  }
+
   const Selection mine = selection.to(options.device);
   const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   const Parameters parameters(model.weights.values, at::kDouble, options.device);

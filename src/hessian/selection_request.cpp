@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "checkpoint/gguf_names.h"
 #include "text/windows.h"
 
 namespace hesper {
@@ -59,11 +60,12 @@ class Chooser {
                 return linear(spec) && (matches(layer, spec.layer) || matches(layer, last_component(spec.layer)));
               }) ||
                   add([&](const auto& spec) { return here(spec) && matches(layer, local_name(spec)); }) ||
-                  add([&](const auto& spec) { return matches(layer, spec.name); })
+                  add([&](const auto& spec) { return matches(layer, spec.name); }) ||
+                  add([&](const auto& spec) { return has_gguf_name(spec, layer); })
             : add([&](const auto& spec) { return spec.name == layer; }) ||
                   add([&](const auto& spec) { return linear(spec) && spec.layer == layer; }) ||
                   add([&](const auto& spec) { return here(spec) && local_name(spec) == layer; }) ||
-                  add_short(layer, linear);
+                  add_short(layer, linear) || add([&](const auto& spec) { return has_gguf_name(spec, layer); });
     if (found) return;
     if (layer == "lm_head" || layer == "lm_head.weight") {
       for (const ParameterSpec& spec : table_) {
@@ -78,6 +80,15 @@ class Chooser {
   const std::set<size_t>& chosen() const { return chosen_; }  // places in the table
 
  private:
+  // "blk.0.attn_q.weight", wherever it is, or "attn_q.weight" of a chosen block; ".weight" may be left out.
+  bool has_gguf_name(const ParameterSpec& spec, const std::string& glob) const {
+    const std::string name = gguf_name(spec.name);
+    if (name == spec.name) return false;
+    const auto fits = [&](const std::string& text) { return matches(glob, text) || matches(glob + ".weight", text); };
+    const size_t local = name.find('.', name.find('.') + 1) + 1;  // behind "blk.0."
+    return fits(name) || (blocks_.contains(spec.block) && fits(name.substr(local)));
+  }
+
   template <typename Accept>
   bool add(const Accept& accept) {
     bool any = false;

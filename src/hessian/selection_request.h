@@ -20,7 +20,8 @@ struct IndexRange {
 struct SelectionRequest {
   // Of the chosen blocks: "all" linear layers, "self_attn.q_proj" or "q_proj" (the layer's matrix),
   // "self_attn.q_proj.bias" or "input_layernorm.weight" (any parameter), and globs over these names, linear layers
-  // first ("mlp.*", "*.bias"). Wherever it is: a parameter's full name in the checkpoint, or a glob over those.
+  // first ("mlp.*", "*.bias"). Wherever it is: a parameter's full name in the checkpoint, or a glob over those. Of a
+  // LLaMA model also the names of GGUF files: "blk.0.attn_q" (wherever it is), "attn_q" (of the chosen blocks).
   std::vector<std::string> layers = {"self_attn.q_proj"};
   std::string blocks = "0";  // "0", "0-11", "0,3", "all"
   // At most one of these four ways; none: all of the parameter.

@@ -301,6 +301,7 @@ Memory forecast_memory(const RunShapes& r, const RunForm& form) {
     if (splits(form.products)) factor = std::max(factor, entries * 6);
   }
   m.weights += factor;
+  if (r.device.is_cpu()) m.weights += r.loaded;
   m.result = result_bytes(w, form);
   m.primal = primal_peak(w, form);
   m.tape = tape_bytes(w, form);

@@ -24,6 +24,7 @@ struct RunShapes {
   const Selection* selection = nullptr;
   std::vector<std::vector<int64_t>> parameter_shapes;  // in parameter order
   std::vector<at::ScalarType> stored;                  // dtypes of the checkpoint
+  int64_t loaded = 0;                                  // bytes of weights that are not mapped: dequantised, strided
   int64_t tokens = 2048;                               // T
   int64_t windows = 1;                                 // b
   int matrices = 1;                                    // n x n sums kept: one a curvature, twice that with full errors
@@ -45,7 +46,7 @@ struct RunForm {
 /// Bytes by part: anonymous memory of the process, or what is taken from a GPU.
 struct Memory {
   int64_t library = 0;   // the process, LibTorch and MKL themselves; GPU: cuBLAS's workspace, what allocations round up
-  int64_t weights = 0;   // copies in working precision (mapped weights do not count); GPU: all of them, one factor
+  int64_t weights = 0;   // not mapped, and copies in working precision; GPU: all of them, one factor
   int64_t result = 0;    // n x n sums (GPU: they stay on the CPU), rows of a chunk, factors of the selected entries
   int64_t primal = 0;    // the primal pass at its peak: tape, adjoints, temporaries, weights raised to its precision
   int64_t tape = 0;      // what the primal pass leaves

@@ -1,5 +1,6 @@
 #include "run/plan.h"
 
+#include <ATen/Context.h>
 #include <fmt/format.h>
 
 #include <stdexcept>
@@ -37,6 +38,11 @@ Work work_of(const PlanRequest& r) {
   return work;
 }
 
+// Whether the values lie in memory of the process and not in a mapped file.
+bool owns_memory(const at::Tensor& value) {
+  return value.storage().data_ptr().get_deleter() == at::getCPUAllocator()->raw_deleter();
+}
+
 }  // namespace
 
 std::string to_string(Pass pass) {
@@ -57,7 +63,10 @@ PlanRequest plan_request(const Program& program, const Model& model, const Selec
   PlanRequest r;
   r.program = &program;
   for (const ParameterSpec& spec : model.weights.specs) r.parameter_shapes.push_back(spec.shape);
-  for (const at::Tensor& value : model.weights.values) r.stored.push_back(value.scalar_type());
+  for (const at::Tensor& value : model.weights.values) {
+    r.stored.push_back(value.scalar_type());
+    if (owns_memory(value)) r.loaded += static_cast<int64_t>(value.nbytes());
+  }
   r.selection = &selection;
   r.windows = windows.ids.size(0);
   r.tokens = windows.ids.size(1);

@@ -207,5 +207,18 @@ TEST(SelectionRequest, SplitByTensorKeepsEntries) {
   }
 }
 
+TEST(SelectionRequest, knows_the_names_of_gguf_files) {
+  const std::string q0 = "model.layers.0.self_attn.q_proj.weight", q1 = "model.layers.1.self_attn.q_proj.weight";
+  EXPECT_EQ(names(llama(), request({"blk.1.attn_q"})), Names{q1});
+  EXPECT_EQ(names(llama(), request({"blk.1.attn_q.weight"})), Names{q1});
+  EXPECT_EQ(names(llama(), request({"blk.*.attn_q"})), (Names{q0, q1}));
+  EXPECT_EQ(names(llama(), request({"attn_q"}, "1")), Names{q1});
+  EXPECT_EQ(names(llama(), request({"ffn_norm"})), Names{"model.layers.0.post_attention_layernorm.weight"});
+  EXPECT_EQ(names(llama(), request({"token_embd.weight"})), Names{"model.embed_tokens.weight"});
+  EXPECT_EQ(names(llama(), request({"output"})), Names{"lm_head.weight"});
+  EXPECT_NE(refusal(request({"blk.2.attn_q"}), llama()).find("no such layer"), std::string::npos);
+  EXPECT_NE(refusal(request({"blk.0.attn_q"})).find("no such layer"), std::string::npos) << "OPT has no such file";
+}
+
 }  // namespace
 }  // namespace hesper
