@@ -82,7 +82,7 @@ json by_runs(const Stand& stand, const Method& method, const Budget& budget) {
   json out = {{"seeds", budget.seeds}};
   const at::Tensor places = stand.rows.selection.parts()[0].flat;
   const std::vector<UnitSums> sums = unit_sums(*stand.model, stand.layer, 128);
-  for (int64_t probes = 16; probes <= budget.probes; probes *= 2) {
+  for (int64_t probes = 32; probes <= budget.probes; probes *= 2) {
     std::vector<double> errors, seconds, products;
     for (int64_t seed = 0; seed < budget.seeds; ++seed) {
       DiagOptions options = run_options();

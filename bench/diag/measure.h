@@ -24,7 +24,7 @@ RowCheck row_check(const nlohmann::json& layer);  // back from it
 ///   samples: error(m)^2 = bias^2 + variance / m, mean square error of one sample = bias^2 + variance measured over all
 ///            drawn (its standard error beside it); an entry that needs more samples than were drawn is extrapolated by
 ///            this law. `means` holds it against the law: true errors of 8 disjoint means over an eighth each.
-///   runs:    medians over the seeds at 16, 32, .. probes, products as the run counts them; between them a straight
+///   runs:    medians over the seeds at 32, 64, .. probes, products as the run counts them; between them a straight
 ///            line in logarithms, beyond the largest run extrapolated by 1 / sqrt(m).
 ///   exact:   all rows at the seconds of those checked.
 nlohmann::json measure(const Stand& stand, const Method& method, const RowCheck& rows, const Budget& budget);

@@ -44,6 +44,7 @@ std::vector<Method> methods() {
       {.name = kReference, .balanced = true, .directions = 1},
       {.name = "hutchinson"},
       {.name = "split", .method = DiagMethod::split},
+      {.name = "krylov", .kind = Kind::runs, .method = DiagMethod::krylov},
       {.name = "exact rows", .kind = Kind::exact},
   };
 }
