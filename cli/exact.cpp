@@ -176,8 +176,8 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     }
     console.event("plan", std::move(event));
     const ExactResult result = compute_exact(
-        model, job.selection.selection, job.windows, run, [&](const Progress& p) { console.progress(p); },
-        interrupted, &snapshot);
+        model, job.selection.selection, job.windows, run, [&](const Progress& p) { console.progress(p); }, interrupted,
+        &snapshot);
     console.end_progress();
     identify(job);
     const std::vector<WrittenResult> written = write_exact(folder, job, result);

@@ -56,9 +56,10 @@ struct ModelConfig {
   bool mlp_bias = false;        // gate, up and down
 };
 
-// Reads a config.json of model_type opt, llama, mistral or qwen2 (both without sliding window). `file` is the name errors start
-// with. Throws std::runtime_error, one line: a value out of range, or, by name, a field that asks for mathematics which
-// is not supported. Fields that change nothing here (dropout, initialisation, caches, pretraining_tp) are ignored.
+// Reads a config.json of model_type opt, llama, mistral or qwen2 (both without sliding window). `file` is the name
+// errors start with. Throws std::runtime_error, one line: a value out of range, or, by name, a field that asks for
+// mathematics which is not supported. Fields that change nothing here (dropout, initialisation, caches, pretraining_tp)
+// are ignored.
 ModelConfig parse_config(const nlohmann::json& json, const std::string& file);
 
 // The D/2 angles per position of LLaMA's rotary embedding, as transformers' ROPE_INIT_FUNCTIONS define them, in fp64.

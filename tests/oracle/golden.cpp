@@ -9,7 +9,7 @@ namespace hesper::oracle {
 
 std::vector<std::string> golden_names() {
   return {"opt-pre",    "opt-gelu",     "opt-post-proj", "opt-bare",       "llama-gqa", "llama-llama3rope",
-          "llama-bias", "llama-linear", "llama-dynamic", "llama-mqa-tied", "mistral", "qwen2"};
+          "llama-bias", "llama-linear", "llama-dynamic", "llama-mqa-tied", "mistral",   "qwen2"};
 }
 
 Golden read_golden(const std::string& name) {
