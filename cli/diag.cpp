@@ -185,15 +185,12 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   stop_if_interrupted();
   job.title = title(flags, options);
   job.method = method_name(flags, options);
-  job.model_name = model_name(flags);
-  job.data_name = data.name;
-  job.windows = data.windows;
+  static_cast<RunJob&>(job) = run_job(flags, data, command_line);
   job.sums = unit_sums(model, job.selection, flags.group_size);
   job.double_precision = options.precision == at::kDouble;
   job.full_errors = flags.errors == "full";
   job.seed = flags.seed;
   job.configuration = configuration(flags, options);
-  job.command_line = command_line;
 
   // Everything that could refuse the result is met before the long part.
   if (options.rule)
@@ -203,8 +200,7 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
                         : options.method == DiagMethod::automatic ? plan_auto_diag
                                                                   : plan_diag;
   const Plan plan = forecast(model, job.selection, job.sums, job.windows, options);
-  const std::filesystem::path folder =
-      flags.out.empty() ? std::filesystem::path("data") / job.model_name : std::filesystem::path(flags.out);
+  const std::filesystem::path folder = results_folder(flags);
   if (!flags.overwrite && diagonal_exists(folder, job)) {
     job.model_sha256 = model.checkpoint.sha256();
     check_existing(folder, job);
@@ -278,8 +274,7 @@ Action add_diag(CLI::App& app) {
   add_tangents(app, *flags);
   add_device(app, *flags);
   add_threads(app, *flags);
-  app.add_option("--out", flags->out, "folder of the results (data/{model})");
-  app.add_flag("--overwrite", flags->overwrite, "also results made with another configuration");
+  add_results(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_diag(*flags, command_line); };
 }

@@ -8,9 +8,9 @@ namespace hesper::cli {
 struct DiagFlags : Flags {
   std::optional<int64_t> probes;
   std::optional<double> rel_error;
-  std::string of = "diagonal", target = "windows", method = "hutchinson", probe_scope = "layer", out;
+  std::string of = "diagonal", target = "windows", method = "hutchinson", probe_scope = "layer";
   int64_t group_size = 128;
-  bool exact = false, overwrite = false;
+  bool exact = false;
 };
 
 /// --probes, --rel-error, --of, --target, --method, --probe-scope, --exact.

@@ -17,8 +17,8 @@ namespace hesper::cli {
 namespace {
 
 struct ExactFlags : Flags {
-  std::string objective = "cross-entropy", out;
-  bool each_layer = false, overwrite = false;
+  std::string objective = "cross-entropy";
+  bool each_layer = false;
 };
 
 std::vector<std::string> error_lines(const ExactResult& result) {
@@ -109,21 +109,17 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
   const ResolvedSelection selection = select(flags, model);
   stop_if_interrupted();
 
-  const std::filesystem::path folder =
-      flags.out.empty() ? std::filesystem::path("data") / model_name(flags) : std::filesystem::path(flags.out);
+  const std::filesystem::path folder = results_folder(flags);
   std::vector<ExactJob> jobs;
   for (const ResolvedSelection& part :
        flags.each_layer ? split_by_tensor(selection) : std::vector<ResolvedSelection>{selection}) {
     ExactJob job;
-    job.model_name = model_name(flags);
-    job.data_name = data.name;
-    job.windows = data.windows;
+    static_cast<RunJob&>(job) = run_job(flags, data, command_line);
     job.selection = part;
     job.linear_layers = linear_layers(model.config().family);
     job.options = options;
     job.objective = flags.objective == "perplexity" ? Objective::perplexity : Objective::cross_entropy;
     job.seed = flags.seed;
-    job.command_line = command_line;
     plan_exact(model, part.selection, data.windows, options);
     jobs.push_back(std::move(job));
   }
@@ -145,7 +141,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
       identify(job);
       return snapshot_configuration(job);
     };
-    snapshots.push_back(open_snapshots(flags, flags.overwrite, snapshot_file(folder, job), configuration, console));
+    snapshots.push_back(open_snapshots(flags, snapshot_file(folder, job), configuration, console));
   }
   stop_if_interrupted();
 
@@ -200,8 +196,7 @@ Action add_exact(CLI::App& app) {
       ->capture_default_str();
   group_options(app, "Selection");
   add_exact_engine(app, *flags);
-  app.add_option("--out", flags->out, "folder of the results (data/{model})");
-  app.add_flag("--overwrite", flags->overwrite, "also results made with another configuration");
+  add_results(app, *flags);
   add_snapshots(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_exact(*flags, command_line); };

@@ -19,11 +19,10 @@ namespace hesper::cli {
 namespace {
 
 struct FisherFlags : Flags {
-  std::string kind, out;
+  std::string kind;
   std::optional<std::string> draw;
   std::optional<int64_t> probes;
   int64_t group_size = 128;
-  bool overwrite = false;
 };
 
 constexpr FisherKind kKinds[] = {FisherKind::batch, FisherKind::sequence, FisherKind::token, FisherKind::gauss_newton,
@@ -146,20 +145,16 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   stop_if_interrupted();
   job.title = title(options.kind);
   job.method = options.kind == FisherKind::batch ? "fisher" : flags.kind;
-  job.model_name = model_name(flags);
-  job.data_name = data.name;
-  job.windows = data.windows;
+  static_cast<RunJob&>(job) = run_job(flags, data, command_line);
   job.sums = unit_sums(model, job.selection, flags.group_size);
   job.double_precision = options.precision == at::kDouble;
   job.full_errors = flags.errors == "full";
   job.seed = flags.seed;
   job.configuration = configuration(flags, options);
-  job.command_line = command_line;
 
   // Everything that could refuse the result is met before the long part.
   const Plan plan = plan_fisher(model, job.selection, job.sums, job.windows, options);
-  const std::filesystem::path folder =
-      flags.out.empty() ? std::filesystem::path("data") / job.model_name : std::filesystem::path(flags.out);
+  const std::filesystem::path folder = results_folder(flags);
   if (!flags.overwrite && diagonal_exists(folder, job)) {
     job.model_sha256 = model.checkpoint.sha256();
     check_existing(folder, job);
@@ -217,8 +212,7 @@ Action add_fisher(CLI::App& app) {
   add_tangents(app, *flags);
   add_device(app, *flags);
   add_threads(app, *flags);
-  app.add_option("--out", flags->out, "folder of the results (data/{model})");
-  app.add_flag("--overwrite", flags->overwrite, "also results made with another configuration");
+  add_results(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_fisher(*flags, command_line); };
 }

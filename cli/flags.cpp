@@ -120,6 +120,11 @@ void add_exact_engine(CLI::App& app, Flags& f) {
   group_options(app, "Engine");
 }
 
+void add_results(CLI::App& app, Flags& f) {
+  app.add_option("--out", f.out, "folder of the results (data/{model})");
+  app.add_flag("--overwrite", f.overwrite, "also results made with another configuration");
+}
+
 void add_snapshots(CLI::App& app, Flags& f) {
   app.add_option("--snapshot-every", f.snapshot_every, "time between two snapshots of a run: 30s, 5m, 1h")
       ->capture_default_str();
@@ -143,6 +148,14 @@ void check_model_path(const char* flag, const std::string& path) {
 Model open_model(const Flags& flags) {
   check_model_path("--model", flags.model);
   return load_model(flags.model);
+}
+
+RunJob run_job(const Flags& flags, const Data& data, const std::vector<std::string>& command_line) {
+  return {model_name(flags), "", data.name, data.windows, command_line};
+}
+
+fs::path results_folder(const Flags& flags) {
+  return flags.out.empty() ? fs::path("data") / model_name(flags) : fs::path(flags.out);
 }
 
 std::string model_name(const Flags& flags) {

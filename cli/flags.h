@@ -10,6 +10,7 @@
 #include "hessian/selection_request.h"
 #include "model/model.h"
 #include "run/exact.h"
+#include "run/result_files.h"
 #include "text/windows.h"
 
 namespace hesper::cli {
@@ -43,6 +44,10 @@ struct Flags {
   std::string snapshot_every = "60s";
   bool resume = false;
 
+  // Results
+  std::string out;
+  bool overwrite = false;
+
   // Output
   bool quiet = false, json = false;
 };
@@ -60,6 +65,8 @@ void add_exact_engine(CLI::App& app, Flags& flags);
 void add_tangents(CLI::App& app, Flags& flags);
 void add_threads(CLI::App& app, Flags& flags);
 void add_device(CLI::App& app, Flags& flags);
+/// Where results go.
+void add_results(CLI::App& app, Flags& flags);
 void add_snapshots(CLI::App& app, Flags& flags);
 void add_output(CLI::App& app, Flags& flags);
 
@@ -82,6 +89,9 @@ struct Data {
 };
 Data load_data(const Flags& flags, const Model& model, Console& console);
 bool has_data(const Flags& flags);
+/// What every job says first; the checkpoint's hash, which is dear, comes later.
+RunJob run_job(const Flags& flags, const Data& data, const std::vector<std::string>& command_line);
+std::filesystem::path results_folder(const Flags& flags);  // --out, or data/{model}
 WindowOptions window_options(const Flags& flags, const ModelConfig& config);
 
 /// What --t, --rows, --cols, --indices and --random leave out when none is given: all of each layer, or all but the

@@ -22,8 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct QuadraticFlags : Flags {
-  std::string against, basis, group = "layer", actual, out;
-  bool rank = false, overwrite = false;
+  std::string against, basis, group = "layer", actual;
+  bool rank = false;
 };
 
 std::string last_component(const std::string& text) {
@@ -150,14 +150,11 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
   const Model model = open_model(flags);
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
-  job.model_name = model_name(flags);
-  job.data_name = data.name;
-  job.windows = data.windows;
-  job.command_line = command_line;
+  static_cast<RunJob&>(job) = run_job(flags, data, command_line);
   name_directions(job, flags, model);
   stop_if_interrupted();
 
-  const fs::path folder = flags.out.empty() ? fs::path("data") / model_name(flags) : fs::path(flags.out);
+  const std::filesystem::path folder = results_folder(flags);
   const Plan plan = plan_quadratic(model, job.directions, job.windows, job.options);
   job.model_sha256 = model.checkpoint.sha256();
   if (!flags.overwrite) check_existing(folder, job);
@@ -201,8 +198,7 @@ Action add_quadratic(CLI::App& app) {
   app.add_option("--memory-limit", flags->memory_limit, "such as 16GiB (all that is free)");
   add_device(app, *flags);
   add_threads(app, *flags);
-  app.add_option("--out", flags->out, "folder of the results (data/{model})");
-  app.add_flag("--overwrite", flags->overwrite, "also a result made with another configuration");
+  add_results(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_quadratic(*flags, command_line); };
 }

@@ -8,11 +8,11 @@
 
 namespace hesper::cli {
 
-Snapshots open_snapshots(const Flags& flags, bool anew, const std::filesystem::path& file,
+Snapshots open_snapshots(const Flags& flags, const std::filesystem::path& file,
                          const Snapshots::Configuration& configuration, Console& console) {
   Snapshots out(file, configuration, parse_seconds("--snapshot-every", flags.snapshot_every),
                 [&console](const std::string& trouble) { console.note("no snapshot: " + trouble); });
-  if (anew) {
+  if (flags.overwrite) {
     if (flags.resume) throw std::invalid_argument("--resume: --overwrite begins anew");
     out.remove();
     return out;

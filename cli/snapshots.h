@@ -6,10 +6,10 @@
 
 namespace hesper::cli {
 
-/// With what is in `file` as Snapshots::from, unless the run begins `anew`. A damaged file is told and left out, with
+/// With what is in `file` as Snapshots::from, unless --overwrite begins anew. A damaged file is told and left out, with
 /// --resume refused. console outlives the snapshots. Throws as Snapshots::load does; std::invalid_argument for --resume
 /// without a file.
-Snapshots open_snapshots(const Flags& flags, bool anew, const std::filesystem::path& file,
+Snapshots open_snapshots(const Flags& flags, const std::filesystem::path& file,
                          const Snapshots::Configuration& configuration, Console& console);
 
 }  // namespace hesper::cli

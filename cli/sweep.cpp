@@ -17,9 +17,9 @@ namespace hesper::cli {
 namespace {
 
 struct SweepFlags : Flags {
-  std::string of, over = "b", method, truth, out;
+  std::string of, over = "b", method, truth;
   std::optional<int64_t> probes;
-  bool exact = false, overwrite = false;
+  bool exact = false;
 };
 
 template <typename... Args>
@@ -121,14 +121,11 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
   SweepJob job;
-  job.model_name = model_name(flags);
-  job.data_name = data.name;
-  job.windows = data.windows;
+  static_cast<RunJob&>(job) = run_job(flags, data, command_line);
   job.selection = select(flags, model, of_diagonal(flags) ? Unsaid::whole_layer : Unsaid::first_weights);
   job.linear_layers = linear_layers(model.config().family);
   job.over = flags.over == "probes" ? SweepOver::probes : SweepOver::windows;
   job.seed = flags.seed;
-  job.command_line = command_line;
   if (of_diagonal(flags)) {
     DiagSweep sweep = diagonal_options(flags, engine);
     if (!flags.truth.empty()) sweep.truth = truth_of(flags, model, job.selection);
@@ -140,8 +137,7 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
 
   // Everything that could refuse the result is met before the long part.
   const Plan plan = plan_of(model, job);
-  const std::filesystem::path folder =
-      flags.out.empty() ? std::filesystem::path("data") / job.model_name : std::filesystem::path(flags.out);
+  const std::filesystem::path folder = results_folder(flags);
   if (!flags.overwrite && sweep_exists(folder, job)) {
     job.model_sha256 = model.checkpoint.sha256();
     check_existing(folder, job);
@@ -198,8 +194,7 @@ Action add_sweep(CLI::App& app) {
   add_tangents(app, *flags);
   add_device(app, *flags);
   add_threads(app, *flags);
-  app.add_option("--out", flags->out, "folder of the results (data/{model})");
-  app.add_flag("--overwrite", flags->overwrite, "also results made with another configuration");
+  add_results(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_sweep(*flags, command_line); };
 }

@@ -132,20 +132,7 @@ std::optional<double> worst(const DiagonalResult& result, Bar RelativeBars::*whi
 }
 
 json record_of(const DiagonalJob& job, const DiagonalResult& result, const std::vector<size_t>& which) {
-  RunRecord record;
-  record.version = HESPER_VERSION;
-  record.command_line = job.command_line;
-  record.model = {job.model_name, std::nullopt, job.model_sha256};
-  record.data = {job.data_name, ids_sha256(job.windows.ids), job.windows.ids.size(0), job.windows.ids.size(1)};
-  record.configuration = configuration_of(job);
-  record.loss = result.loss;
-  record.perplexity = std::exp(result.loss);
-  record.products = result.products;
-  record.seconds = result.seconds;
-  record.device = result.device;
-  record.precision = result.precision;
-  record.peak_memory = result.peak_memory;
-  record.errors.precision = result.precision_error;
+  RunRecord record = new_record(job, result, configuration_of(job));
   record.errors.probe = worst(result, &RelativeBars::probe);
   record.errors.data = worst(result, &RelativeBars::data);
   json out = to_json(record);

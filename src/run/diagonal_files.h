@@ -17,16 +17,15 @@
 #include "hessian/diagonal_moments.h"
 #include "hessian/selection_request.h"
 #include "hessian/unit_sums.h"
+#include "run/result_files.h"
 #include "text/windows.h"
 
 namespace hesper {
 
 /// What was asked for.
-struct DiagonalJob {
+struct DiagonalJob : RunJob {
   std::string title;   // of pictures: "Hessian diagonal, 100 probes a window"
   std::string method;  // in names: "vhp_samples100", "fisher", "exact"
-  std::string model_name, model_sha256, data_name;
-  Windows windows;
   ResolvedSelection selection;
   std::vector<UnitSums> sums;     // one a tensor
   bool double_precision = false;  // of the files; else float32
@@ -34,7 +33,6 @@ struct DiagonalJob {
   uint64_t seed = 0;
   nlohmann::json configuration;  // options of the method that the result depends on; the writer adds model, data,
                                  // selection and errors
-  std::vector<std::string> command_line;
 };
 
 /// Of one tensor.
@@ -44,14 +42,8 @@ struct TensorDiagonal {
   nlohmann::json notes = nlohmann::json::object();  // what the method has to say of it, for the record
 };
 
-struct DiagonalResult {
-  std::vector<TensorDiagonal> tensors;  // as the job's selection
-  double loss = 0;                      // sum of cross entropies / predicted tokens
-  int64_t products = 0;
-  double seconds = 0;
-  std::string device, precision;  // "fp32 tangents, fp64 primal"
-  int64_t peak_memory = 0;        // anonymous bytes at the peak
-  std::optional<double> precision_error;
+struct DiagonalResult : RunOutcome {
+  std::vector<TensorDiagonal> tensors;              // as the job's selection
   nlohmann::json notes = nlohmann::json::object();  // plan, scope, stop, ... for the record
 };
 

@@ -121,7 +121,10 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
   result.weights = selected_weights(model, selection);
 
   ExactTotals totals(options, n, b);
-  if (snapshots && snapshots->from) totals.restore(*snapshots->from);
+  if (snapshots && snapshots->from) {
+    totals.restore(*snapshots->from);
+    snapshots->from.reset();  // as large as the sums
+  }
   const Clock::time_point begin = Clock::now();
   const double before = totals.seconds;
   const auto save = [&] {
@@ -199,8 +202,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
   result.gradient = totals.gradient / static_cast<double>(b);
   result.losses = totals.losses;
   result.mean_loss = result.losses.mean().item<double>();
-  const Tensor counts = windows.labels.slice(1, 1).ge(0).sum(1).to(at::kDouble);
-  result.loss = ((result.losses * counts).sum() / counts.sum()).item<double>();
+  result.loss = mean_loss(result.losses, windows);
 
   if (options.precision == at::kDouble && !autograd) {
     result.precision_note = "computed in fp64";

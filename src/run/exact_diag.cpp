@@ -86,13 +86,6 @@ Tensor pick(const TangentPass::Forms& forms, Curvature kind) {
   return forms.gauss_newton + forms.residual;
 }
 
-bool reads_inputs(const Program& program, int parameter) {
-  return std::any_of(program.ops().begin(), program.ops().end(), [&](const auto& op) {
-    const auto* linear = dynamic_cast<const Linear*>(op.get());
-    return linear && linear->parameters[0] == parameter;
-  });
-}
-
 /// Inputs (T, C) of the linear layer with this weight in one window of the tape; undefined for another parameter.
 Tensor inputs_of(const Program& program, const Tape& tape, int parameter, int64_t place) {
   const Linear* linear = linear_of(program, parameter);
@@ -210,7 +203,7 @@ std::vector<ExactCost> exact_costs(const Model& model, const ResolvedSelection& 
     const SelectedPart& part = one.selection.parts()[0];
     const int64_t n = one.selection.size(), basis = widest_basis(job);
     const bool rows =
-        basis < part.cols.numel() && is_rectangle(part, one.tensors[0].shape) && reads_inputs(program, part.parameter);
+        basis < part.cols.numel() && is_rectangle(part, one.tensors[0].shape) && linear_of(program, part.parameter);
     PlanRequest r = diag_request(program, model, one.selection, {}, windows, options);
     r.pass = Pass::gram;
     r.directions = 0;

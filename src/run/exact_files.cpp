@@ -85,31 +85,23 @@ void write_aux(const fs::path& base, const ExactJob& job, const ExactResult& res
 }
 
 RunRecord record_of(const ExactJob& job, const ExactResult& result, const ExactBlock& block) {
-  RunRecord record;
-  record.version = HESPER_VERSION;
-  record.command_line = job.command_line;
-  record.model = {job.model_name, std::nullopt, job.model_sha256};
-  record.data = {job.data_name, ids_sha256(job.windows.ids), job.windows.ids.size(0), job.windows.ids.size(1)};
-  for (size_t i = 0; i < job.selection.tensors.size(); ++i) {
-    const SelectedTensor& tensor = job.selection.tensors[i];
-    record.selection.push_back({tensor.name, tensor.shape, to_vector(job.selection.selection.parts()[i].flat)});
-  }
-  record.configuration = exact_configuration(job, block.kind);
-  record.loss = result.loss;
-  record.perplexity = std::exp(result.loss);
-  record.gradient_norm = result.gradient.norm().item<double>();
-  record.products = result.products;
-  record.seconds = result.seconds;
-  record.device = job.options.device.str();
-  record.precision =
+  const std::string precision =
       job.options.engine == Engine::autograd
           ? precision_name(job.options.precision)
           : fmt::format("{} tangents, {} primal", precision_name(result.plan.precision, result.plan.products),
                         precision_name(result.plan.primal));
-  record.peak_memory = result.peak_memory;
+  RunRecord record =
+      new_record(job,
+                 {result.loss, result.products, result.seconds, job.options.device.str(), precision, result.peak_memory,
+                  block.kind == result.blocks[0].kind ? result.precision_error : std::nullopt},
+                 exact_configuration(job, block.kind));
+  for (size_t i = 0; i < job.selection.tensors.size(); ++i) {
+    const SelectedTensor& tensor = job.selection.tensors[i];
+    record.selection.push_back({tensor.name, tensor.shape, to_vector(job.selection.selection.parts()[i].flat)});
+  }
+  record.gradient_norm = result.gradient.norm().item<double>();
   record.errors.symmetry = block.symmetry_error;
   record.errors.data = block.data_error;
-  if (block.kind == result.blocks[0].kind) record.errors.precision = result.precision_error;
   return record;
 }
 

@@ -19,17 +19,12 @@ namespace hesper {
 enum class Objective { cross_entropy, perplexity };
 
 /// What was asked for, as names and records say it. There is one result a curvature of `options`.
-struct ExactJob {
-  std::string model_name;    // last component of the model's path
-  std::string model_sha256;  // of the weights
-  std::string data_name;
-  Windows windows;
+struct ExactJob : RunJob {
   ResolvedSelection selection;
   std::vector<std::string> linear_layers;  // of a block, in module order
   ExactOptions options;
   Objective objective = Objective::cross_entropy;
   uint64_t seed = 0;
-  std::vector<std::string> command_line;
 };
 
 /// File name without folder and extension (report/names.h).

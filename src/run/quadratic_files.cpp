@@ -167,20 +167,13 @@ json configuration(const QuadraticJob& job) {
 }
 
 json record(const QuadraticJob& job, const QuadraticResult& r) {
-  RunRecord record;
-  record.version = HESPER_VERSION;
-  record.command_line = job.command_line;
-  record.model = {job.model_name, std::nullopt, job.model_sha256};
-  record.data = {job.data_name, ids_sha256(job.windows.ids), job.windows.ids.size(0), job.windows.ids.size(1)};
-  record.configuration = configuration(job);
-  record.loss = r.loss;
-  record.perplexity = std::exp(r.loss);
-  record.products = job.directions.count() * job.windows.ids.size(0);
-  record.seconds = r.seconds;
-  record.device = job.options.device.str();
-  record.precision =
-      fmt::format("{} tangents, {} primal", precision_name(job.options.precision), precision_name(*job.options.primal));
-  record.peak_memory = r.peak_memory;
+  const RunRecord record =
+      new_record(job,
+                 {r.loss, job.directions.count() * job.windows.ids.size(0), r.seconds, job.options.device.str(),
+                  fmt::format("{} tangents, {} primal", precision_name(job.options.precision),
+                              precision_name(*job.options.primal)),
+                  r.peak_memory, std::nullopt},
+                 configuration(job));
   json out = to_json(record);
   out.erase("selection"), out.erase("gradient_norm");
   out["against"] = job.against;

@@ -13,19 +13,16 @@
 #include <vector>
 
 #include "run/quadratic.h"
+#include "run/result_files.h"
 
 namespace hesper {
 
-struct QuadraticJob {
-  std::string model_name, model_sha256;
+struct QuadraticJob : RunJob {
   std::string against;         // name of the second checkpoint or of the basis file
   std::string against_sha256;  // of its weights, or of the file
   std::string group;           // model, block, layer, tensor or basis
-  std::string data_name;
-  Windows windows;
   NamedDirections directions;
   QuadraticOptions options;
-  std::vector<std::string> command_line;
 };
 
 std::string quadratic_name(const QuadraticJob& job);

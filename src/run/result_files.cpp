@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <span>
@@ -16,6 +17,24 @@ namespace hesper {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+
+RunRecord new_record(const RunJob& job, const RunOutcome& outcome, json configuration) {
+  RunRecord record;
+  record.version = HESPER_VERSION;
+  record.command_line = job.command_line;
+  record.model = {job.model_name, std::nullopt, job.model_sha256};
+  record.data = {job.data_name, ids_sha256(job.windows.ids), job.windows.ids.size(0), job.windows.ids.size(1)};
+  record.configuration = std::move(configuration);
+  record.loss = outcome.loss;
+  record.perplexity = std::exp(outcome.loss);
+  record.products = outcome.products;
+  record.seconds = outcome.seconds;
+  record.device = outcome.device;
+  record.precision = outcome.precision;
+  record.peak_memory = outcome.peak_memory;
+  record.errors.precision = outcome.precision_error;
+  return record;
+}
 
 fs::path with_extension(const fs::path& base, const char* extension) { return base.string() + extension; }
 

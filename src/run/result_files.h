@@ -5,9 +5,32 @@
 #include <string>
 
 #include "hessian/selection_request.h"
+#include "report/record.h"
 #include "run/plan.h"
 
 namespace hesper {
+
+/// What was run on what, as names and records say it: the base of every command's job.
+struct RunJob {
+  std::string model_name;    // last component of the model's path
+  std::string model_sha256;  // of the weights
+  std::string data_name;
+  Windows windows;
+  std::vector<std::string> command_line;
+};
+
+/// What every result says of its run.
+struct RunOutcome {
+  double loss = 0;  // sum of cross entropies / predicted tokens
+  int64_t products = 0;
+  double seconds = 0;
+  std::string device, precision;  // "fp32 tangents, fp64 primal"
+  int64_t peak_memory = 0;        // anonymous bytes at the peak
+  std::optional<double> precision_error;
+};
+
+/// A record with all that, and the options that the result depends on.
+RunRecord new_record(const RunJob& job, const RunOutcome& outcome, nlohmann::json configuration);
 
 std::filesystem::path with_extension(const std::filesystem::path& base, const char* extension);
 

@@ -36,7 +36,7 @@ class Snapshots {
   /// Reads the file; nullopt where there is none. Throws std::invalid_argument for a run of another configuration or
   /// version (naming the first difference), std::runtime_error for a file that is damaged or no snapshot.
   std::optional<RunState> load();
-  /// A state to begin with, for the run that is handed this object.
+  /// A state to begin with, for the run that is handed this object and takes it.
   std::optional<RunState> from;
 
   bool due() const { return seconds_since(last_) >= every_; }

@@ -17,17 +17,11 @@ struct SweepColumn {
   std::vector<double> errors = {};  // standard errors of the values, or empty
 };
 
-struct SweepResult {
+struct SweepResult : RunOutcome {
   std::vector<int64_t> points;  // windows or probes: 1, 2, 4, .. and all of them
   std::vector<SweepColumn> columns;
-  double norm = 0;      // what distances and errors are divided by
-  std::string norm_of;  // in words
-  double loss = 0;      // sum of cross entropies / predicted tokens
-  int64_t products = 0;
-  double seconds = 0;
-  std::string device, precision;  // "fp32 tangents, fp64 primal"
-  int64_t peak_memory = 0;        // anonymous bytes at the peak
-  std::optional<double> precision_error;
+  double norm = 0;                                  // what distances and errors are divided by
+  std::string norm_of;                              // in words
   nlohmann::json notes = nlohmann::json::object();  // for the record
 };
 

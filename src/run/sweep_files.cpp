@@ -46,8 +46,10 @@ fs::path result_of(const SweepJob& job) {
   diagonal.selection = job.selection;
   diagonal.seed = job.seed;
   diagonal.method = sweep.exact ? "exact" : fmt::format("vhp_samples{}", sweep.options.probes);
-  if (sweep.options.method != DiagMethod::hutchinson) diagonal.method += "_" + to_string(sweep.options.method);
-  if (sweep.options.curvature != Curvature::hessian) diagonal.method += "_" + to_string(sweep.options.curvature);
+  if (sweep.options.method != DiagMethod::hutchinson)
+    diagonal.method += fmt::format("_{}", to_string(sweep.options.method));
+  if (sweep.options.curvature != Curvature::hessian)
+    diagonal.method += fmt::format("_{}", to_string(sweep.options.curvature));
   return diagonal_name(diagonal);
 }
 
@@ -128,20 +130,7 @@ json column_json(const std::vector<double>& values) {
 }
 
 json record(const SweepJob& job, const SweepResult& r) {
-  RunRecord record;
-  record.version = HESPER_VERSION;
-  record.command_line = job.command_line;
-  record.model = {job.model_name, std::nullopt, job.model_sha256};
-  record.data = {job.data_name, ids_sha256(job.windows.ids), job.windows.ids.size(0), job.windows.ids.size(1)};
-  record.configuration = configuration(job);
-  record.loss = r.loss;
-  record.perplexity = std::exp(r.loss);
-  record.products = r.products;
-  record.seconds = r.seconds;
-  record.device = r.device;
-  record.precision = r.precision;
-  record.peak_memory = r.peak_memory;
-  record.errors.precision = r.precision_error;
+  RunRecord record = new_record(job, r, configuration(job));
   json out = to_json(record);
   out.erase("gradient_norm");
   json selected = json::array();
@@ -180,8 +169,7 @@ std::string write_sweep(const fs::path& folder, const SweepJob& job, const Sweep
   const fs::path base = folder / sweep_name(job);
   std::error_code ignored;
   fs::remove(with_extension(base, ".json"), ignored);
-  write_curves(picture(job, result), base.string() + ".pdf");
-  write_curves(picture(job, result), base.string() + ".png");
+  write_curves(picture(job, result), base);
   write_file_atomically(with_extension(base, ".csv"), [&](std::ostream& out) { write_csv(out, job, result); });
   write_json(with_extension(base, ".json"), record(job, result));
   return base.string();

@@ -15,15 +15,12 @@ namespace hesper {
 
 enum class SweepOver { windows, probes };
 
-struct SweepJob {
-  std::string model_name, model_sha256, data_name;
-  Windows windows;
+struct SweepJob : RunJob {
   ResolvedSelection selection;
   std::vector<std::string> linear_layers;  // of a block, in module order
   SweepOver over = SweepOver::windows;
   std::variant<ExactOptions, DiagSweep> quantity;  // an exact block or a diagonal
   uint64_t seed = 0;
-  std::vector<std::string> command_line;
 };
 
 /// Path below the folder of results, without extension.

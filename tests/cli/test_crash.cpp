@@ -1,9 +1,5 @@
 // Runs that are killed, interrupted or hit by a failing disk, and then started again: the result is bit for bit that of
 // a run which nothing happened to.
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <random>
@@ -48,7 +44,9 @@ class Crash : public testing::Test {
   Crash() {
     at::manual_seed(1);
     write_npy(folder / "ids.npy", at::randint(4, 40, {60}, at::kInt));
+    const Clock::time_point begin = Clock::now();
     EXPECT_EQ(run_tool(folder.path, kRun + Words{"--out", "whole"}).code, 0);
+    seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     for (const auto& entry : fs::directory_iterator(folder / "whole"))
       if (entry.path().extension() == ".pt" || entry.path().extension() == ".safetensors")
         files.push_back(entry.path().filename());
@@ -56,18 +54,7 @@ class Crash : public testing::Test {
   }
   /// Starts a run and kills it after `delay`; true where it had ended by then.
   bool run_and_kill(const std::string& out, std::chrono::microseconds delay, int signal) const {
-    Words all = Words{HESPER_BINARY} + kRun + Words{"--out", out};
-    std::vector<char*> arguments;
-    for (std::string& word : all) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addchdir_np(&actions, folder.path.c_str());
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-    pid_t process = 0;
-    const int failed = posix_spawn(&process, arguments[0], &actions, nullptr, arguments.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (failed != 0) throw std::runtime_error("cannot start the tool");
+    const pid_t process = start_tool(folder.path, kRun + Words{"--out", out}, "/dev/null", "/dev/null");
     std::this_thread::sleep_for(delay);
     ::kill(process, signal);
     int status = 0;
@@ -84,16 +71,14 @@ class Crash : public testing::Test {
   }
   const TemporaryFolder folder;
   std::vector<fs::path> files;
+  double seconds = 0;  // of a whole run
 };
 
 /// 20 kills; 200 with HESPER_LONG_TESTS.
 TEST_F(Crash, KilledAtRandomInstants) {
   const int kills = std::getenv("HESPER_LONG_TESTS") ? 200 : 20;
-  const Clock::time_point begin = Clock::now();
-  ASSERT_EQ(run_tool(folder.path, kRun + Words{"--out", "timed"}).code, 0);
-  const double whole = std::chrono::duration<double>(Clock::now() - begin).count();
   std::mt19937 random(7);
-  std::uniform_real_distribution<double> instant(0.3 * whole, whole);
+  std::uniform_real_distribution<double> instant(0.3 * seconds, seconds);
   int runs = 0, resumed = 0;
   for (int killed = 0; killed < kills; ++runs) {
     const std::string out = fmt::format("killed{}", runs);
@@ -123,9 +108,9 @@ TEST_F(Crash, InterruptedAndResumed) {
            std::any_of(fs::directory_iterator(stopped), fs::directory_iterator(),
                        [](const auto& entry) { return entry.path().extension() == ".snapshot"; });
   };
-  for (int delay = 2000; !saved() && delay > 20; delay = delay * 9 / 10) {
+  for (double delay = 1.5 * seconds; !saved() && delay > 0.05 * seconds; delay *= 0.9) {
     fs::remove_all(folder / "stopped");
-    run_and_kill("stopped", std::chrono::milliseconds(delay), SIGTERM);
+    run_and_kill("stopped", std::chrono::microseconds(static_cast<int64_t>(1e6 * delay)), SIGTERM);
   }
   ASSERT_TRUE(saved()) << "no instant left a snapshot";
   Words other = run;

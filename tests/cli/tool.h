@@ -1,14 +1,18 @@
 #pragma once
 // Runs the built tool as a user does, and small things to run it on.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <spawn.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -46,6 +50,32 @@ inline Outcome run_tool(const std::filesystem::path& folder, const std::vector<s
   outcome.out = read_bytes(folder / ".out");
   outcome.err = read_bytes(folder / ".err");
   return outcome;
+}
+
+using Words = std::vector<std::string>;
+
+inline Words operator+(Words a, const Words& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+// hesper `words` in `folder`, not waited for; standard output and error to these files.
+inline pid_t start_tool(const std::filesystem::path& folder, const Words& words, const std::string& out,
+                        const std::string& err) {
+  Words all = Words{HESPER_BINARY} + words;
+  std::vector<char*> arguments;
+  for (std::string& word : all) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_addchdir_np(&files, folder.c_str());
+  posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  pid_t process = 0;
+  const int failed = posix_spawn(&process, arguments[0], &files, nullptr, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&files);
+  if (failed != 0) throw std::runtime_error("cannot start the tool");
+  return process;
 }
 
 // Exit code `code`, exactly one line on standard error, "hesper: " and `part` in it.
@@ -90,12 +120,5 @@ inline std::filesystem::path copy_model(const TemporaryFolder& folder, const std
 
 // Real data beside the checkout, read where it lies.
 inline std::string shared_file(const std::string& file) { return fmt::format("{}/data/{}", HESPER_SHARED_DIR, file); }
-
-using Words = std::vector<std::string>;
-
-inline Words operator+(Words a, const Words& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
 
 }  // namespace hesper

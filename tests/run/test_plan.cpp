@@ -1,9 +1,6 @@
 // The planned memory against the peak of the tool's own processes, on random models large enough to outweigh the
 // process itself, and on a real one where it lies beside the checkout.
-#include <fcntl.h>
 #include <fmt/ranges.h>
-#include <spawn.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <array>
@@ -36,27 +33,17 @@ int64_t anonymous_bytes(pid_t process) {
 
 /// `hesper exact` in `folder`, its memory read every two milliseconds.
 Measured run_exact(const fs::path& folder, const Words& words) {
-  Words all = Words{HESPER_BINARY, "exact", "--json", "--overwrite", "--out", "out"} + words;
-  std::vector<char*> arguments;
-  for (std::string& word : all) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
+  const Words all = Words{"exact", "--json", "--overwrite", "--out", "out"} + words;
   const std::string out = folder / ".out";
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, 1, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  posix_spawn_file_actions_addchdir_np(&files, folder.c_str());
-  pid_t process = 0;
-  const int failed = posix_spawn(&process, arguments[0], &files, nullptr, arguments.data(), environ);
-  posix_spawn_file_actions_destroy(&files);
+  const pid_t process = start_tool(folder, all, out, folder / ".err");
   Measured m;
-  if (failed != 0) throw std::runtime_error("cannot start the tool");
   int status = 0;
   while (waitpid(process, &status, WNOHANG) == 0) {
     m.peak = std::max(m.peak, anonymous_bytes(process));
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
-  const Outcome outcome{WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_bytes(out), ""};
-  EXPECT_EQ(outcome.code, 0) << fmt::format("{}", fmt::join(all, " "));
+  const Outcome outcome{WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_bytes(out), read_bytes(folder / ".err")};
+  EXPECT_EQ(outcome.code, 0) << fmt::format("{}\n{}", fmt::join(all, " "), outcome.err);
   if (outcome.code == 0) m.plan = last_event(outcome, "plan"), m.result = last_event(outcome, "result");
   return m;
 }
