@@ -1,6 +1,6 @@
-// Milliseconds a direction on a GPU at a model's true shapes (random weights): two-pass products and the Gram pass in
-// every way of products over one fp64 primal pass, their errors against fp64, peak memory, the share of the bound, and
-// where the time goes. scripts/bench_gpu puts the reference's loop beside it.
+// Milliseconds a direction on a GPU, at a model's true shapes (random weights) or of a real model: two-pass products
+// and the Gram pass in every way of products over one fp64 primal pass, their errors against fp64, peak memory, the
+// share of the bound, and where the time goes. scripts/bench_gpu puts the reference's loop beside it.
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
@@ -11,10 +11,12 @@
 #include <nlohmann/json.hpp>
 
 #include "model/build_program.h"
+#include "model/model.h"
 #include "model/tensor_names.h"
 #include "primal/primal.h"
 #include "run/device_memory.h"
 #include "tangent/tangent_pass.h"
+#include "text/npy.h"
 #include "timed_op.h"
 
 namespace hesper {
@@ -86,21 +88,26 @@ double rate(Products products, at::Device device, int64_t width) {
 }
 
 struct Arguments {
-  std::string shape = "opt-125m", json_file, only;
+  std::string shape = "opt-125m", model, token_ids, json_file, only;
   int64_t tokens = 2048, t = 256, k = 16, sample = 8, repeats = 3;
 };
 
 void run(const Arguments& a) {
   const at::NoGradGuard no_grad;
   const at::Device device(at::kCUDA, 0);
-  const ModelConfig config = parse_config(shape_of(a.shape), a.shape);
-  const std::vector<ParameterSpec> specs = parameter_table(config);
+  std::optional<Model> model;
+  if (!a.model.empty()) model.emplace(load_model(a.model));
+  const ModelConfig config = model ? model->config() : parse_config(shape_of(a.shape), a.shape);
+  const std::vector<ParameterSpec> specs = model ? model->weights.specs : parameter_table(config);
   at::manual_seed(0);
   at::zeros({1}, at::TensorOptions(at::kFloat).device(device));
   synchronize(device);
   const int64_t context = device_memory(device).used;
-  const Tensors weights = random_weights(specs, device);
-  const Tensor ids = at::randint(4, config.vocab, {1, a.tokens}, at::kLong);
+  const Tensors weights = model ? model->weights.values : random_weights(specs, device);
+  const Tensor ids = a.token_ids.empty()
+                         ? at::randint(4, config.vocab, {1, a.tokens}, at::kLong)
+                         : read_npy(a.token_ids).flatten().slice(0, 0, a.tokens).to(at::kLong).unsqueeze(0);
+  const std::string name_of_all = model ? a.model.substr(a.model.find_last_of('/') + 1) : a.shape;
   const Tokens tokens = make_tokens(ids, ids, device);
   Program program = build_program(config, a.tokens, device), timed = build_program(config, a.tokens, device);
   Seconds seconds;
@@ -120,8 +127,8 @@ void run(const Arguments& a) {
   const double tile = T * T * static_cast<double>(config.heads * config.head_dim * config.blocks);
   const double two_pass_flops = 4 * T * (linear + head) + 14 * tile, gram_flops = 2 * T * (linear + head) + 8 * tile;
 
-  json out = {{"shape", a.shape}, {"device", device_name(device)}, {"tokens", a.tokens}, {"t", a.t}, {"k", a.k}};
-  std::cout << fmt::format("{} on {}, T = {}, t = {}, K = {}\n", a.shape, device_name(device), a.tokens, a.t, a.k);
+  json out = {{"shape", name_of_all}, {"device", device_name(device)}, {"tokens", a.tokens}, {"t", a.t}, {"k", a.k}};
+  std::cout << fmt::format("{} on {}, T = {}, t = {}, K = {}\n", name_of_all, device_name(device), a.tokens, a.t, a.k);
 
   // Truth: `sample` columns in fp64, K = 2.
   Tensor exact;
@@ -246,7 +253,9 @@ void run(const Arguments& a) {
 int main(int argc, char** argv) {
   hesper::Arguments a;
   CLI::App app{"ms a direction on a GPU"};
-  app.add_option("--shape", a.shape, "opt-125m or llama-3.2-1b");
+  app.add_option("--shape", a.shape, "opt-125m or llama-3.2-1b, random weights and ids");
+  app.add_option("--model", a.model, "a model folder or .gguf file instead");
+  app.add_option("--token-ids", a.token_ids, ".npy of ids instead of random ones");
   app.add_option("--tokens", a.tokens);
   app.add_option("--t", a.t, "directions");
   app.add_option("--k", a.k, "directions of one two-pass product");

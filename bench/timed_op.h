@@ -46,8 +46,8 @@ class TimedOp : public Op {
     timed(" form", [&] { return op_->second_order(t, kept, form), 0; });
   }
   OpCost cost(const OpShapes& s) const override { return op_->cost(s); }
-  int64_t device_scratch_bytes(int64_t t, int64_t k, int64_t e) const override {
-    return op_->device_scratch_bytes(t, k, e);
+  int64_t device_scratch_bytes(int64_t t, int64_t k, int64_t e, bool fused) const override {
+    return op_->device_scratch_bytes(t, k, e, fused);
   }
   bool token_local() const override { return op_->token_local(); }
   bool multiplies() const override { return op_->multiplies(); }

@@ -48,6 +48,8 @@ DiagOptions diag_options(const DiagFlags& flags) {
                                               : StopOf::diagonal;
     options.rule = {*flags.rel_error, of, flags.target == "corpus" ? DiagTarget::corpus : DiagTarget::windows};
   }
+  if (options.rule && options.accepted_error && (flags.precision.empty() || flags.precision == "auto"))
+    accept_error(options, std::max(*options.accepted_error, *flags.rel_error / 10));
   options.method = flags.method == "split"    ? DiagMethod::split
                    : flags.method == "krylov" ? DiagMethod::krylov
                    : flags.method == "auto"   ? DiagMethod::automatic
@@ -175,13 +177,14 @@ void report_event(Console& console, const DiagonalJob& job, const DiagonalResult
 void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_line) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
-  const DiagOptions options = diag_options(flags);
+  DiagOptions options = diag_options(flags);
   catch_interrupts();
   const Model model = open_model(flags);
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
   DiagonalJob job;
   job.selection = select(flags, model, Unsaid::whole_layer);
+  settle_precision(options, model, job.selection.selection, data.windows, console);
   stop_if_interrupted();
   job.title = title(flags, options);
   job.method = method_name(flags, options);

@@ -97,7 +97,7 @@ void report_events(Console& console, const ExactJob& job, const ExactResult& r,
 void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_line) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
-  const ExactOptions options = exact_options(flags);
+  ExactOptions options = exact_options(flags);
   if (options.full_errors && flags.objective == "perplexity") {
     throw std::invalid_argument("--errors full: standard errors are known for --objective cross-entropy only");
   }
@@ -107,6 +107,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
   const ResolvedSelection selection = select(flags, model);
+  settle_precision(options, model, selection.selection, data.windows, console);
   stop_if_interrupted();
 
   const std::filesystem::path folder = results_folder(flags);

@@ -142,6 +142,7 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   const Data data = load_data(flags, model, console);
   DiagonalJob job;
   job.selection = select(flags, model, Unsaid::whole_layer);
+  settle_precision(options, model, job.selection.selection, data.windows, console);
   stop_if_interrupted();
   job.title = title(options.kind);
   job.method = options.kind == FisherKind::batch ? "fisher" : flags.kind;

@@ -2,11 +2,14 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <filesystem>
 #include <stdexcept>
 
+#include "run/device_memory.h"
 #include "run/exact_files.h"
+#include "run/precision_choice.h"
 #include "text/corpus.h"
 #include "text/npy.h"
 #include "text/tokenizer.h"
@@ -92,8 +95,8 @@ void add_threads(CLI::App& app, Flags& f) {
 void add_tangents(CLI::App& app, Flags& f) {
   app.add_option(
       "--precision", f.precision,
-      "of tangents: fp64 or fp32 (.pt has the same), on a GPU also bf16x3, tf32, bf16; auto (default): fp32 on "
-      "a CPU, bf16x3 on a GPU");
+      "of tangents: fp64 or fp32 (.pt has the same), on a GPU also bf16x3, tf32, bf16; or an error such as 1e-3: the "
+      "cheapest that a trial finds within it; auto (default): fp32 on a CPU, 1e-4 on a GPU, or a tenth of --rel-error");
   app.add_option("--primal-precision", f.primal_precision, "fp64, fp32, or auto: fp64 where that costs little")
       ->capture_default_str();
   app.add_option("--directions", f.directions, "directions at once, instead of the planner's choice")
@@ -268,13 +271,13 @@ ExactOptions exact_options(const Flags& flags) {
     }
   }
   options.device = parse_device(flags.device);
-  std::tie(options.precision, options.products) =
-      parse_tangent_precision("--precision", flags.precision, options.device);
-  if (options.engine == Engine::autograd) {
-    if (!flags.precision.empty() && flags.precision != "auto" && options.products != Products::full) {
+  const bool said = !flags.precision.empty() && flags.precision != "auto";
+  if (said) {
+    set_tangent_precision(options, "--precision", flags.precision);
+    if (options.engine == Engine::autograd && (options.accepted_error || options.products != Products::full))
       refuse("--precision {}: --engine autograd has fp64 and fp32", flags.precision);
-    }
-    options.products = Products::full;
+  } else if (!options.device.is_cpu() && options.engine == Engine::hesper) {
+    accept_error(options, 1e-4);
   }
   if (flags.primal_precision != "auto") {
     options.primal = parse_precision("--primal-precision", flags.primal_precision);
@@ -282,9 +285,30 @@ ExactOptions exact_options(const Flags& flags) {
   if (!flags.pass.empty()) options.pass = flags.pass == "gram" ? Pass::gram : Pass::two_pass;
   options.directions = flags.directions;
   options.batch = flags.model_input_bs;
-  if (!flags.memory_limit.empty()) options.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
+  if (!flags.memory_limit.empty()) {
+    options.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
+    if (!options.device.is_cpu()) limit_device_memory(options.device, options.memory_limit);
+  }
   options.full_errors = flags.errors == "full";
   return options;
+}
+
+void settle_precision(EngineOptions& options, const Model& model, const Selection& selection, const Windows& windows,
+                      Console& console) {
+  if (!options.accepted_error) return;
+  const std::vector<PrecisionTrial> trials =
+      try_precisions(model, selection, windows, options, *options.accepted_error);
+  if (trials.empty()) {
+    console.note(fmt::format("no room to try precisions within the memory limit: {}, which is usually within {:g}",
+                             precision_name(options.precision, options.products), *options.accepted_error));
+    return;
+  }
+  std::vector<std::string> tried;
+  for (const auto& [precision, error] : trials)
+    tried.push_back(fmt::format("{} {:.1e}", precision_name(precision.working, precision.products), error));
+  console.line(fmt::format("precision: {} ({:g} accepted)", fmt::join(tried, ", "), *options.accepted_error));
+  options.precision = trials.back().precision.working;
+  options.products = trials.back().precision.products;
 }
 
 void set_threads(const Flags& flags) {

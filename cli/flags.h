@@ -99,6 +99,9 @@ WindowOptions window_options(const Flags& flags, const ModelConfig& config);
 enum class Unsaid { whole_layer, first_weights };
 ResolvedSelection select(const Flags& flags, const Model& model, Unsaid unsaid = Unsaid::first_weights);
 ExactOptions exact_options(const Flags& flags);
+/// Tries precisions, where options.accepted_error says so (run/precision_choice.h), and says what was found.
+void settle_precision(EngineOptions& options, const Model& model, const Selection& selection, const Windows& windows,
+                      Console& console);
 void set_threads(const Flags& flags);
 
 /// "self_attn.q_proj of block 0" or "12 tensors".

@@ -93,6 +93,9 @@ int guarded(int argc, const char* const* argv) {
     return say(wrong_usage, error.what());
   } catch (const std::bad_alloc&) {
     return say(failed, "out of memory; --memory-limit or a smaller run may help");
+  } catch (const c10::OutOfMemoryError& error) {
+    return say(failed, std::string("out of GPU memory; --memory-limit or --directions may help: ") +
+                           error.what_without_backtrace());
   } catch (const c10::Error& error) {
     return say(failed, error.what_without_backtrace());
   } catch (const std::exception& error) {

@@ -115,7 +115,7 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
   Console console(flags.quiet, flags.json);
   set_threads(flags);
   check_flags(flags);
-  const ExactOptions engine = exact_options(flags);
+  ExactOptions engine = exact_options(flags);
   catch_interrupts();
   const Model model = open_model(flags);
   stop_if_interrupted();
@@ -123,6 +123,7 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
   SweepJob job;
   static_cast<RunJob&>(job) = run_job(flags, data, command_line);
   job.selection = select(flags, model, of_diagonal(flags) ? Unsaid::whole_layer : Unsaid::first_weights);
+  settle_precision(engine, model, job.selection.selection, data.windows, console);
   job.linear_layers = linear_layers(model.config().family);
   job.over = flags.over == "probes" ? SweepOver::probes : SweepOver::windows;
   job.seed = flags.seed;

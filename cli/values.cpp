@@ -13,6 +13,7 @@
 
 #include "files/read_file.h"
 #include "report/compare.h"
+#include "run/precision_choice.h"
 
 namespace hesper::cli {
 namespace {
@@ -93,16 +94,24 @@ at::ScalarType parse_precision(const std::string& flag, const std::string& text)
   refuse("{} {}: fp64 or fp32 expected", flag, text);
 }
 
-std::pair<at::ScalarType, Products> parse_tangent_precision(const std::string& flag, const std::string& text,
-                                                            at::Device device) {
-  if (text.empty() || text == "auto") return {at::kFloat, device.is_cpu() ? Products::full : Products::bf16x3};
+void accept_error(EngineOptions& options, double error) {
+  const TangentPrecision precision = typical_precision(error, options.device);
+  options.accepted_error = error;
+  options.precision = precision.working;
+  options.products = precision.products;
+}
+
+void set_tangent_precision(EngineOptions& options, const std::string& flag, const std::string& text) {
   for (const Products products : {Products::bf16x3, Products::tf32, Products::bf16}) {
     if (text != to_string(products)) continue;
-    if (device.is_cpu()) refuse("{} {}: on a GPU only (--device cuda); a CPU has fp64 and fp32", flag, text);
-    return {at::kFloat, products};
+    if (options.device.is_cpu()) refuse("{} {}: on a GPU only (--device cuda); a CPU has fp64 and fp32", flag, text);
+    options.products = products;
+    return;
   }
-  if (text != "fp64" && text != "fp32") refuse("{} {}: fp64, fp32, bf16x3, tf32, bf16 or auto expected", flag, text);
-  return {parse_precision(flag, text), Products::full};
+  if (const auto error = number<double>(text); error && *error > 0 && *error < 1) return accept_error(options, *error);
+  if (text != "fp64" && text != "fp32")
+    refuse("{} {}: fp64, fp32, bf16x3, tf32, bf16, auto or an error between 0 and 1 expected", flag, text);
+  options.precision = parse_precision(flag, text);
 }
 
 IndexRange parse_range(const std::string& flag, const std::string& text) {

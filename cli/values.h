@@ -7,7 +7,7 @@
 #include <string>
 
 #include "hessian/selection_request.h"
-#include "ops/tier_products.h"
+#include "run/plan.h"
 
 namespace hesper::cli {
 
@@ -15,10 +15,10 @@ int64_t parse_memory(const std::string& flag, const std::string& text);  // "16G
 double parse_seconds(const std::string& flag, const std::string& text);  // "90", "30s", "5m", "1.5h" -> seconds
 at::Device parse_device(const std::string& text);                        // "cpu", "cuda", "cuda:1"; checked to exist
 at::ScalarType parse_precision(const std::string& flag, const std::string& text);  // fp64 or fp32
-/// Of tangents: what they are kept in, and how they are multiplied. fp64, fp32, on a GPU also bf16x3, tf32, bf16; auto
-/// or nothing: fp32 on a CPU; on a GPU bf16x3, the fastest whose error stays below 1e-4.
-std::pair<at::ScalarType, Products> parse_tangent_precision(const std::string& flag, const std::string& text,
-                                                            at::Device device);
+/// Of tangents on options.device: fp64, fp32, on a GPU also bf16x3, tf32, bf16; or an error, "1e-3".
+void set_tangent_precision(EngineOptions& options, const std::string& flag, const std::string& text);
+/// The precision of tangents is to be the cheapest within `error`; until it is tried, the one that usually is.
+void accept_error(EngineOptions& options, double error);
 IndexRange parse_range(const std::string& flag, const std::string& text);  // "a:b"
 at::Tensor read_indices(const std::string& path);  // .pt, .npy or text (blanks, commas, lines) -> (m) int64
 

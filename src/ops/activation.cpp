@@ -29,6 +29,16 @@ Tensor weighted_sum(const Tangent& t, const std::vector<std::pair<Tensor, Tensor
   for (const auto& [x, w] : terms) sum = plus_product(sum, x, w);
   return sum;
 }
+// forward_tangent in a Gram pass with the form added, where the kernels serve it; undefined elsewhere.
+Tensor with_form(const Tangent& t, const Tensor& a_dot, const Tensor& u_dot, const Tensor& a, const Tensor& u,
+                 const Tensor& aa, const Tensor& au) {
+  const Products products = t.parameters.products();
+  if (!t.form || !splits(products) || !a_dot.defined() || !fused::serves_map(a_dot)) return {};
+  const fused::GateForm g =
+      fused::gate_forward_form(a_dot, u_dot, a, u, aa, au, fused::as(t.factor, products), products);
+  t.form->add(g.left, g.right);
+  return g.y_dot;
+}
 }  // namespace
 
 PhiValues phi_values(Phi phi, const Tensor& x) {
@@ -68,7 +78,11 @@ Tensors Activation::adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept& 
 }
 
 Tensor Activation::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
-  if (t.tape[kSecond].defined()) kept = {x_dot[0]};
+  if (t.tape[kSecond].defined()) {
+    if (const Tensor y_dot = with_form(t, x_dot[0], {}, t.tape[kFirst], {}, t.tape[kSecond], {}); y_dot.defined())
+      return y_dot;
+    kept = {x_dot[0]};
+  }
   return weighted_sum(t, {{x_dot[0], t.tape[kFirst]}}, t.factor);
 }
 
@@ -94,6 +108,10 @@ Tensors GatedActivation::adjoint(const Primal&, const Tensor& y_bar, unsigned, K
 }
 
 Tensor GatedActivation::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
+  if (x_dot[1].defined())
+    if (const Tensor y_dot = with_form(t, x_dot[0], x_dot[1], t.tape[kA], t.tape[kU], t.tape[kAA], t.tape[kAU]);
+        y_dot.defined())
+      return y_dot;
   kept = {x_dot[0], x_dot[1]};
   return weighted_sum(t, {{x_dot[0], t.tape[kA]}, {x_dot[1], t.tape[kU]}}, t.factor);
 }
@@ -112,6 +130,7 @@ Tensors GatedActivation::adjoint_tangent(const Tangent& t, const Tensor& y_bar_d
 }
 
 void GatedActivation::second_order(const Tangent& t, const Kept& kept, SecondOrder& form) const {
+  if (kept.empty()) return;
   // phi'' u y_bar a_i a_j + phi' y_bar (a_i u_j + u_i a_j) = a_i (aa a_j + 2 au u_j), symmetrised by the sum
   Tensor b = times(kept[1], t.tape[kAU]);
   if (b.defined()) b.mul_(2);

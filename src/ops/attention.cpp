@@ -66,7 +66,12 @@ int64_t Attention::primal_scratch_bytes(int64_t tokens, int64_t sequences, int64
          2 * sequences * tokens * widths * element_size;
 }
 
-int64_t Attention::device_scratch_bytes(int64_t tokens, int64_t leading, int64_t element_size) const {
+int64_t Attention::device_scratch_bytes(int64_t tokens, int64_t leading, int64_t element_size, bool fused) const {
+  if (fused && shape_.width <= 128) {
+    // Of the form: Q', K', V', and either the kernels' workspace or the planes of one of them and of its partner.
+    const int64_t q = leading * tokens * shape_.heads * shape_.width, kv = q / shape_.heads * shape_.kv_heads;
+    return (q + 2 * kv) * element_size + std::max(attention_fused::scratch_bytes(shape_, tokens, leading), 8 * q);
+  }
   // S, P, dP and dS of a block of rows, and q, k, v, o, their adjoints and copies by head.
   const int64_t scores = 4 * leading * shape_.heads * std::min(blocks::block_rows, tokens) * tokens;
   return (scores + 10 * leading * tokens * shape_.heads * shape_.width) * element_size;

@@ -37,7 +37,7 @@ class Attention : public Op {
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
   int64_t scratch_bytes(int64_t tokens, int64_t directions, int64_t element_size, int threads) const override;
   int64_t primal_scratch_bytes(int64_t tokens, int64_t sequences, int64_t element_size) const override;
-  int64_t device_scratch_bytes(int64_t tokens, int64_t leading, int64_t element_size) const override;
+  int64_t device_scratch_bytes(int64_t tokens, int64_t leading, int64_t element_size, bool fused) const override;
   bool token_local() const override { return false; }
   OpCost cost(const OpShapes& s) const override {
     const int64_t q = shape_.heads * shape_.width, kv = 2 * shape_.kv_heads * shape_.width, h = shape_.heads;

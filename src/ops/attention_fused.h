@@ -10,9 +10,12 @@ namespace hesper::attention_fused {
 using attention_cpu::Tangents;
 using attention_cpu::Tape;
 
-/// True for fp32 on a CUDA device, width at most 128, in every way of products but `full`. Scores and probabilities are
+/// True for fp32 on a Hopper GPU, width at most 128, in every way of products but `full`. Scores and probabilities are
 /// bf16x3 in all of them, the other products too but for `bf16`.
 bool serves(const AttentionShape& shape, const Tensor& x, Products products);
+
+/// Bytes that any of the maps holds beside what it reads and hands out.
+int64_t scratch_bytes(const AttentionShape& shape, int64_t tokens, int64_t directions);
 
 /// Fills dot.o and dot.r. At least one of q, k, v is defined.
 void forward_tangent(const AttentionShape& shape, const Tape& tape, Tangents& dot, Products products);

@@ -6,8 +6,10 @@
 
 namespace hesper::fused {
 
-/// True for fp32 tensors on a CUDA device in a CUDA build. Widths must be multiples of 4 where said.
+/// True for fp32 tensors on a CUDA device of the architecture that the kernels are for, Hopper, in a CUDA build. Widths
+/// must be multiples of 4 where said.
 bool serves(const Tensor& x);
+bool serves(at::Device device);
 
 /// x (..., width) -> (..., 3 width) bf16 [hi | lo | hi].
 Tensor split(const Tensor& x);
@@ -35,6 +37,13 @@ struct NormTangent {
 };
 /// norm.h's forward_tangent of x_dot (K, rows, C), gain and bias at rest.
 NormTangent norm_forward(const NormTape& tape, const Tensor& x_dot, As as);
+/// The same in a Gram pass, with the terms of the second-order form: C_ij -= left_i . right_j + s_i e_j, where
+/// left = xh_dot, right = m xh_dot as planes, e = 2 u.xh_dot + C m k s.
+struct NormForm {
+  Tensor y_dot, left, right;  // (K, rows, C) or its factor; (2, K, rows C) bf16 {hi, lo}, {hi} alone in bf16
+  Tensor s, e;                // (K, rows)
+};
+NormForm norm_forward_form(const NormTape& tape, double eps, const Tensor& x_dot, As as, Products products);
 /// norm.h's x_bar_dot of y_bar_dot (K, rows, C), plus `sum` of that shape. xh_dot and s, y_bar_dot or sum may be
 /// undefined (zero); `sum` may be overwritten by the result.
 Tensor norm_adjoint(const NormTape& tape, const Tensor& y_bar_dot, const Tensor& xh_dot, const Tensor& s,
@@ -48,6 +57,14 @@ Tensor weighted_sum(const std::vector<std::pair<Tensor, Tensor>>& terms, As as);
 /// undefined.
 Tensors gate_adjoint(const Tensor& h, const Tensor& a_dot, const Tensor& u_dot, const Tensor& a, const Tensor& u,
                      const Tensor& aa, const Tensor& au, As as);
+/// activation.h's forward_tangent of a gate in a Gram pass, y_dot = a_dot a + u_dot u, with the planes of its form:
+/// C_ij += left_i . right_j, left = a_dot, right = aa a_dot + 2 au u_dot. u_dot, u and au undefined: no gate; aa may be
+/// undefined beside them.
+struct GateForm {
+  Tensor y_dot, left, right;  // shapes as of NormForm
+};
+GateForm gate_forward_form(const Tensor& a_dot, const Tensor& u_dot, const Tensor& a, const Tensor& u, const Tensor& aa,
+                           const Tensor& au, As as, Products products);
 /// The turn of wiring.h's Rotary of x (K, rows, heads D): cos, sin (rows, D/2); D a multiple of 8.
 Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back, As as);
 

@@ -9,16 +9,22 @@ namespace {
 }  // namespace
 
 bool serves(const Tensor&) { return false; }
+bool serves(at::Device) { return false; }
 bool serves_norm(const Tensor&) { return false; }
 bool serves_map(const Tensor&) { return false; }
 Tensor split(const Tensor&) { absent(); }
 Tensor split_weight(const Tensor&, int64_t) { absent(); }
 Tensors planes(const Tensor&) { absent(); }
 NormTangent norm_forward(const NormTape&, const Tensor&, As) { absent(); }
+NormForm norm_forward_form(const NormTape&, double, const Tensor&, As, Products) { absent(); }
 Tensor norm_adjoint(const NormTape&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 Tensor weighted_sum(const std::vector<std::pair<Tensor, Tensor>>&, As) { absent(); }
 Tensors gate_adjoint(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                      const Tensor&, As) {
+  absent();
+}
+GateForm gate_forward_form(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, As,
+                           Products) {
   absent();
 }
 Tensor rotary(const Tensor&, const Tensor&, const Tensor&, bool, As) { absent(); }

@@ -49,9 +49,16 @@ Tensors Norm::adjoint(const Primal& p, const Tensor& y_bar, unsigned wanted, Kep
 
 Tensor Norm::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
   Tensor y_dot;
-  if (x_dot[0].defined() && fused::serves_norm(x_dot[0])) {
-    const fused::NormTangent n =
-        fused::norm_forward(fused_tape(t), x_dot[0], fused::as(t.factor, t.parameters.products()));
+  const Products products = t.parameters.products();
+  if (x_dot[0].defined() && fused::serves_norm(x_dot[0]) && t.form && splits(products) &&
+      !t.form->reads().wants(gain())) {
+    const fused::NormForm n =
+        fused::norm_forward_form(fused_tape(t), eps_, x_dot[0], fused::as(t.factor, products), products);
+    t.form->add(n.left, n.right, -1);
+    t.form->add(n.s, n.e, -1);
+    y_dot = n.y_dot;
+  } else if (x_dot[0].defined() && fused::serves_norm(x_dot[0])) {
+    const fused::NormTangent n = fused::norm_forward(fused_tape(t), x_dot[0], fused::as(t.factor, products));
     kept = {n.xh_dot, n.s};
     y_dot = n.y_dot;
   } else if (x_dot[0].defined()) {

@@ -136,8 +136,9 @@ class Op {
   virtual int64_t primal_scratch_bytes(int64_t /*tokens*/, int64_t /*sequences*/, int64_t /*element_size*/) const {
     return 0;
   }
-  /// Either on a GPU, as composed maps, with `leading` windows or directions at a time.
-  virtual int64_t device_scratch_bytes(int64_t /*tokens*/, int64_t /*leading*/, int64_t /*element_size*/) const {
+  /// Either on a GPU with `leading` windows or directions at a time, as composed maps or (fused) as kernels.
+  virtual int64_t device_scratch_bytes(int64_t /*tokens*/, int64_t /*leading*/, int64_t /*element_size*/,
+                                       bool /*fused*/) const {
     return 0;
   }
   /// False for attention, which couples the tokens of a sequence.

@@ -78,9 +78,9 @@ void add_bmm(Tensor& sum, const Tensor& a, const Tensor& b) {
     sum = sum.defined() ? at::baddbmm(sum, a, b, at::kFloat) : at::bmm(a, b, at::kFloat);
 }
 
-/// {hi, lo} of x
+/// {hi, lo} of x, {hi} where x is that alone
 Tensors planes(const Tensor& x) {
-  if (x.scalar_type() == at::kBFloat16) return {x[0], x[1]};
+  if (x.scalar_type() == at::kBFloat16) return x.unbind(0);
   if (fused::serves(x)) return fused::planes(x.contiguous());
   const Tensor hi = high(x);
   return {hi, low(x, hi)};

@@ -23,8 +23,9 @@ Tensor left_factor(const Tensor& x, Products products);
 Tensor times(const Tensor& x, const Tensor& w, Products products);
 /// sum (..., n) += x w, x as for `times`, or (..., 2k) bf16 [hi | lo]; sum is contiguous.
 void add_times(Tensor& sum, const Tensor& x, const Tensor& w, Products products);
-/// a b^T of (K, m) matrices with m large, each as fp32 or as its planes (2, K, m) bf16 {hi, lo}, in pieces of a few
-/// thousand terms whose sums are added in fp64: (K, K) fp64. A long sum loses digits inside one fp32 accumulator.
+/// a b^T of (K, m) matrices with m large, each as fp32 or as its planes (2, K, m) bf16 {hi, lo} ((1, K, m) serves
+/// bf16), in pieces of a few thousand terms whose sums are added in fp64: (K, K) fp64. A long sum loses digits inside
+/// one fp32 accumulator.
 Tensor long_product(const Tensor& a, const Tensor& b, Products products);
 
 }  // namespace hesper

@@ -1,31 +1,52 @@
+#include "run/device_memory.h"
+
+#include <ATen/Context.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <cuda_runtime_api.h>
 
-#include "run/device_memory.h"
+#include <algorithm>
 
 namespace hesper {
+namespace {
+
+/// The device made current, and LibTorch's allocator there even where no tensor has been yet.
+struct On {
+  explicit On(at::Device device) : guard(device) { at::globalContext().lazyInitDevice(at::kCUDA); }
+  c10::DeviceIndex index() const { return guard.current_device().index(); }
+  c10::cuda::CUDAGuard guard;
+};
+
+}  // namespace
 
 DeviceMemory device_memory(at::Device device) {
-  const c10::cuda::CUDAGuard guard(device);
+  const On on(device);
   size_t free = 0, total = 0;
   C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
-  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(guard.current_device().index());
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(on.index());
   const int64_t idle = stats.reserved_bytes[0].current - stats.allocated_bytes[0].current;
   return {static_cast<int64_t>(total - free), static_cast<int64_t>(free) + idle};
 }
 
 std::string device_name(at::Device device) {
-  const c10::cuda::CUDAGuard guard(device);
+  const On on(device);
   cudaDeviceProp properties{};
-  C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, guard.current_device().index()));
+  C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, on.index()));
   return properties.name;
 }
 
 void release_device_memory(at::Device device) {
-  const c10::cuda::CUDAGuard guard(device);
+  const On on(device);
   c10::cuda::CUDACachingAllocator::emptyCache();
+}
+
+void limit_device_memory(at::Device device, int64_t bytes) {
+  const On on(device);
+  size_t free = 0, total = 0;
+  C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  const double fraction = static_cast<double>(bytes) / static_cast<double>(total);
+  c10::cuda::CUDACachingAllocator::setMemoryFraction(std::min(1.0, fraction), on.index());
 }
 
 }  // namespace hesper

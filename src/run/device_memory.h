@@ -15,6 +15,8 @@ struct DeviceMemory {
 DeviceMemory device_memory(at::Device device);
 /// Gives the device what LibTorch's allocator has taken from it and does not use.
 void release_device_memory(at::Device device);
+/// LibTorch's allocator never takes more than `bytes` from the device: it gives back what it keeps first.
+void limit_device_memory(at::Device device, int64_t bytes);
 std::string device_name(at::Device device);
 
 }  // namespace hesper

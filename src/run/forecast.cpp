@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "ops/fused.h"
 #include "primal/primal.h"
 #include "tangent/tangent_pass.h"
 
@@ -95,16 +96,15 @@ int64_t primal_scratch(const Walk& w, const RunForm& form, const Op& op) {
   const RunShapes& r = w.run;
   const int64_t e = bytes_of(form.primal);
   return r.device.is_cpu() ? op.primal_scratch_bytes(r.tokens, form.batch, e)
-                           : op.device_scratch_bytes(r.tokens, form.batch, e);
+                           : op.device_scratch_bytes(r.tokens, form.batch, e, false);
 }
-/// The same of the tangent maps. On a GPU: composed maps hold twice the matrices of the primal pass, fused ones less
-/// than those.
+/// The same of the tangent maps. On a GPU composed maps hold twice the matrices of the primal pass.
 int64_t tangent_scratch(const Walk& w, const RunForm& form, const Op& op) {
   const RunShapes& r = w.run;
   const int64_t e = bytes_of(form.precision);
-  return r.device.is_cpu()
-             ? op.scratch_bytes(r.tokens, form.directions, e, at::get_num_threads())
-             : (form.products == Products::full ? 2 : 1) * op.device_scratch_bytes(r.tokens, form.directions, e);
+  if (r.device.is_cpu()) return op.scratch_bytes(r.tokens, form.directions, e, at::get_num_threads());
+  const bool fused = form.products != Products::full && fused::serves(r.device);
+  return (fused ? 1 : 2) * op.device_scratch_bytes(r.tokens, form.directions, e, fused);
 }
 
 int64_t primal_peak(const Walk& w, const RunForm& form) {

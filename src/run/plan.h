@@ -18,6 +18,7 @@ struct EngineOptions {
   at::Device device = at::kCPU;
   at::ScalarType precision = at::kFloat;  // tangents
   Products products = Products::full;     // how fp32 tangents are multiplied; the others on a GPU only
+  std::optional<double> accepted_error;   // precision and products stand for it until it is tried (precision_choice.h)
   std::optional<at::ScalarType> primal;   // unset: as Plan chooses
   int64_t directions = 0;                 // K; 0: as Plan chooses
   int64_t batch = 1;                      // windows of a primal pass (--model-input-bs)

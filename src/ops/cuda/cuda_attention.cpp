@@ -4,6 +4,7 @@
 
 #include "ops/attention_fused.h"
 #include "ops/cuda/attention.h"
+#include "ops/fused.h"
 
 namespace hesper::attention_fused {
 namespace {
@@ -58,7 +59,12 @@ cuda::Adjoints pointers(const Tensors& x) {
 }  // namespace
 
 bool serves(const AttentionShape& shape, const Tensor& x, Products products) {
-  return products != Products::full && x.is_cuda() && x.scalar_type() == at::kFloat && shape.width <= 128;
+  return products != Products::full && fused::serves(x) && shape.width <= 128;
+}
+
+int64_t scratch_bytes(const AttentionShape& s, int64_t tokens, int64_t directions) {
+  const cuda::Shape shape{tokens, s.heads, s.kv_heads, s.width, static_cast<float>(s.scale)};
+  return static_cast<int64_t>(cuda::workspace_bytes(shape, directions));
 }
 
 void forward_tangent(const AttentionShape& shape, const Tape& tape, Tangents& dot, Products products) {

@@ -1,4 +1,5 @@
 // Tensors -> launchers of the fused kernels.
+#include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -41,6 +42,15 @@ class Held {
   Tensors held_;
 };
 
+/// Room for the planes of x (K, rows, width).
+Tensor room_for_planes(const Tensor& x, Products products) {
+  return at::empty({products == Products::bf16 ? 1 : 2, x.size(0), x.size(1) * x.size(2)},
+                   x.options().dtype(at::kBFloat16));
+}
+cuda::Planes pieces(const Tensor& planes) {
+  return {planes[0].data_ptr(), planes.size(0) > 1 ? planes[1].data_ptr() : nullptr};
+}
+
 cuda::NormRows rows_of(const NormTape& t, const Tensor& any, Held& held) {
   return {any.size(0), any.size(1), any.size(2), t.centred,   held(t.xh),
           held(t.inv), held(t.u),   held(t.m),   held(t.gain)};
@@ -48,7 +58,8 @@ cuda::NormRows rows_of(const NormTape& t, const Tensor& any, Held& held) {
 
 }  // namespace
 
-bool serves(const Tensor& x) { return x.is_cuda() && x.scalar_type() == at::kFloat; }
+bool serves(at::Device device) { return device.is_cuda() && at::cuda::getDeviceProperties(device.index())->major == 9; }
+bool serves(const Tensor& x) { return x.scalar_type() == at::kFloat && serves(x.device()); }
 bool serves_map(const Tensor& x) { return serves(x) && x.size(-1) % 4 == 0; }
 bool serves_norm(const Tensor& x) { return serves_map(x) && x.size(-1) <= 8192; }
 
@@ -89,6 +100,18 @@ NormTangent norm_forward(const NormTape& tape, const Tensor& x_dot, As as) {
   return out;
 }
 
+NormForm norm_forward_form(const NormTape& tape, double eps, const Tensor& x_dot, As as, Products products) {
+  const On on(x_dot);
+  Held held;
+  const Tensor s = at::empty({x_dot.size(0), x_dot.size(1)}, x_dot.options());
+  NormForm out{room(x_dot, as), room_for_planes(x_dot, products), room_for_planes(x_dot, products), s,
+               at::empty_like(s)};
+  cuda::norm_forward_form(on.stream, rows_of(tape, x_dot, held), static_cast<float>(eps), held(x_dot), pieces(out.left),
+                          pieces(out.right), s.data_ptr<float>(), out.e.data_ptr<float>(), out.y_dot.data_ptr(),
+                          layout_of(as));
+  return out;
+}
+
 Tensor norm_adjoint(const NormTape& tape, const Tensor& y_bar_dot, const Tensor& xh_dot, const Tensor& s,
                     const Tensor& sum) {
   const Tensor& any = y_bar_dot.defined() ? y_bar_dot : xh_dot;
@@ -124,6 +147,17 @@ Tensors gate_adjoint(const Tensor& h, const Tensor& a_dot, const Tensor& u_dot, 
   cuda::gate_adjoint(on.stream, h.size(0), h.size(1), h.size(2), held(h), held(a_dot), held(u_dot), held(a), held(u),
                      held(aa), held(au), a_out.data_ptr(), u_out.data_ptr(), layout_of(as));
   return {a_out, u_out};
+}
+
+GateForm gate_forward_form(const Tensor& a_dot, const Tensor& u_dot, const Tensor& a, const Tensor& u, const Tensor& aa,
+                           const Tensor& au, As as, Products products) {
+  const On on(a_dot);
+  Held held;
+  GateForm out{room(a_dot, as), room_for_planes(a_dot, products), room_for_planes(a_dot, products)};
+  cuda::gate_forward_form(on.stream, a_dot.size(0), a_dot.size(1), a_dot.size(2), held(a_dot), held(u_dot), held(a),
+                          held(u), held(aa), held(au), pieces(out.left), pieces(out.right), out.y_dot.data_ptr(),
+                          layout_of(as));
+  return out;
 }
 
 Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back, As as) {

@@ -31,4 +31,14 @@ void with_layout(Layout layout, void* out, F f) {
   }
 }
 
+/// Calls f with two writers of planes of one kind.
+template <class F>
+void with_planes(Planes a, Planes b, F f) {
+  const auto bf16 = [](void* p) { return static_cast<Bf16*>(p); };
+  if (a.lo)
+    f(AsPlanes{bf16(a.hi), bf16(a.lo)}, AsPlanes{bf16(b.hi), bf16(b.lo)});
+  else
+    f(AsBf16{bf16(a.hi)}, AsBf16{bf16(b.hi)});
+}
+
 }  // namespace hesper::cuda

@@ -53,6 +53,24 @@ __global__ void gate(int64_t rows, int64_t width, const float* h, const float* a
   u_out.store(p.at, p.column, width, load(u + p.shared) * y + mixed * da);
 }
 
+template <class Out, class Pieces>
+__global__ void gate_form(int64_t rows, int64_t width, const float* a_dot, const float* u_dot, const float* a,
+                          const float* u, const float* aa, const float* au, Pieces left, Pieces right, Out out) {
+  const Place p = place(rows, width);
+  if (!p.inside) return;
+  const int64_t at = p.at * width + p.column;
+  const float4 da = load(a_dot + at);
+  float4 y = load(a + p.shared) * da, second = aa ? load(aa + p.shared) * da : kZero;
+  if (u_dot) {
+    const float4 du = load(u_dot + at);
+    y = y + load(u + p.shared) * du;
+    second = second + load(au + p.shared) * du * 2;
+  }
+  left.store(p.at, p.column, width, da);
+  right.store(p.at, p.column, width, second);
+  out.store(p.at, p.column, width, y);
+}
+
 // Channels (i, i + half) of a head turn by the angle of (row, i); a thread takes i .. i+3 of one head.
 template <class Out>
 __global__ void turn(int64_t rows, int64_t heads, int64_t half, const float* x, const float* cos, const float* sin,
@@ -107,6 +125,18 @@ void gate_adjoint(cudaStream_t stream, int64_t directions, int64_t rows, int64_t
     gate<<<grid(directions, rows, width), kThreads, 0, stream>>>(rows, width, h, a_dot, u_dot, a, u, aa, au, as, other);
   });
   check_launch("gate_adjoint");
+}
+
+void gate_forward_form(cudaStream_t stream, int64_t directions, int64_t rows, int64_t width, const float* a_dot,
+                       const float* u_dot, const float* a, const float* u, const float* aa, const float* au,
+                       Planes left, Planes right, void* y_out, Layout layout) {
+  with_layout(layout, y_out, [&](auto as) {
+    with_planes(left, right, [&](auto first, auto second) {
+      gate_form<<<grid(directions, rows, width), kThreads, 0, stream>>>(rows, width, a_dot, u_dot, a, u, aa, au, first,
+                                                                        second, as);
+    });
+  });
+  check_launch("gate_forward_form");
 }
 
 void rotary(cudaStream_t stream, int64_t directions, int64_t rows, int64_t heads, int64_t half, const float* x,

@@ -63,6 +63,47 @@ __global__ void __launch_bounds__(kRowThreads) forward(NormRows n, const float* 
   }
 }
 
+// As above, and the form: planes of xh_dot and m xh_dot, e = 2 u.xh_dot + C m eps inv^2 s.
+template <int kQuads, class Out, class Pieces>
+__global__ void __launch_bounds__(kRowThreads)
+    forward_form(NormRows n, float eps, const float* x_dot, Pieces left, Pieces right, float* s, float* e, Out y) {
+  const int64_t row = blockIdx.y * int64_t{gridDim.z} + blockIdx.z, at = blockIdx.x * n.rows + row;
+  if (row >= n.rows) return;
+  const float *x = x_dot + at * n.width, *xh = n.xh + row * n.width, *u = n.u + row * n.width;
+  float4 v[kQuads], h[kQuads];
+  Sums sums{0, 0, 0};
+#pragma unroll
+  for (int q = 0; q < kQuads; ++q) {
+    const int64_t c = (q * kRowThreads + threadIdx.x) * int64_t{4};
+    v[q] = c < n.width ? load(x + c) : kZero;
+    h[q] = c < n.width ? load(xh + c) : kZero;
+    sums.a += sum(v[q]);
+    sums.b += sum(v[q] * h[q]);
+    sums.c += sum(h[q]);
+  }
+  sums = block_sums(sums);
+  const float count = static_cast<float>(n.width), inv = n.inv[row], m = n.m[row];
+  const float mean = n.centred ? sums.a / count : 0;
+  const float a = (sums.b - mean * sums.c) / count;
+  Sums along{0, 0, 0};
+#pragma unroll
+  for (int q = 0; q < kQuads; ++q) {
+    const int64_t c = (q * kRowThreads + threadIdx.x) * int64_t{4};
+    if (c >= n.width) continue;
+    const float4 d = (v[q] - mean - h[q] * a) * inv;
+    along.a += sum(d * load(u + c));
+    left.store(at, c, n.width, d);
+    right.store(at, c, n.width, d * m);
+    y.store(at, c, n.width, n.gain ? d * load(n.gain + c) : d);
+  }
+  __syncthreads();  // all have read the first sums
+  along = block_sums(along);
+  if (threadIdx.x == 0) {
+    s[at] = a * inv;
+    e[at] = 2 * along.a + count * m * eps * inv * inv * (a * inv);
+  }
+}
+
 // out = sum + (u_dot - mean(u_dot) - xh_dot m - xh along - s (u - mean(u) - xh m)) inv,
 // u_dot = g y_bar_dot, along = mean(xh u_dot + xh_dot u)
 template <int kQuads>
@@ -126,6 +167,18 @@ void norm_forward(cudaStream_t stream, const NormRows& n, const float* x_dot, fl
     });
   });
   check_launch("norm_forward");
+}
+
+void norm_forward_form(cudaStream_t stream, const NormRows& n, float eps, const float* x_dot, Planes xh_dot,
+                       Planes m_xh_dot, float* s, float* e, void* y_dot, Layout layout) {
+  with_quads(n.width, [&](auto quads) {
+    with_layout(layout, y_dot, [&](auto as) {
+      with_planes(xh_dot, m_xh_dot, [&](auto left, auto right) {
+        forward_form<decltype(quads)::value><<<grid(n), kRowThreads, 0, stream>>>(n, eps, x_dot, left, right, s, e, as);
+      });
+    });
+  });
+  check_launch("norm_forward_form");
 }
 
 void norm_adjoint(cudaStream_t stream, const NormRows& n, const float* y_bar_dot, const float* xh_dot, const float* s,

@@ -1,0 +1,100 @@
+#include "run/precision_choice.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+#include "model/build_program.h"
+#include "primal/primal.h"
+#include "run/memory.h"
+#include "tangent/tangent_pass.h"
+
+namespace hesper {
+namespace {
+
+constexpr int64_t kEntries = 16;
+
+/// At most kEntries of the selection, evenly spread.
+Selection some_of(const Selection& all, const Model& model) {
+  const int64_t n = all.size(), count = std::min(n, kEntries);
+  Selection out;
+  for (const SelectedPart& part : all.parts()) {
+    std::vector<int64_t> entries;
+    for (int64_t i = 0; i < count; ++i)
+      if (const int64_t at = i * n / count - part.begin; at >= 0 && at < part.size) entries.push_back(at);
+    if (entries.empty()) continue;
+    const Tensor places = at::tensor(entries, at::kLong);
+    out.add(part.parameter, model.weights.specs[part.parameter].shape,
+            part.whole ? places : part.flat.index_select(0, places));
+  }
+  return out;
+}
+
+bool fits(PlanRequest r, const Selection& some, int64_t limit) {
+  r.selection = &some;
+  r.windows = 1;
+  const RunForm wide{Pass::two_pass, check_directions, true, 1, at::kDouble, at::kDouble};
+  const RunForm gram{Pass::gram, some.size(), false, 1, at::kFloat, at::kDouble};
+  return std::max(forecast_memory(r, wide).total(), forecast_memory(r, gram).total()) <= limit;
+}
+
+}  // namespace
+
+const std::vector<TangentPrecision>& tangent_precisions(at::Device device) {
+  static const std::vector<TangentPrecision> cpu = {{at::kFloat, Products::full, 2e-6}, {at::kDouble}};
+  static const std::vector<TangentPrecision> gpu = {{at::kFloat, Products::bf16, 2e-2},
+                                                    {at::kFloat, Products::tf32, 5e-4},
+                                                    {at::kFloat, Products::bf16x3, 1e-4},
+                                                    {at::kFloat, Products::full, 2e-6},
+                                                    {at::kDouble}};
+  return device.is_cpu() ? cpu : gpu;
+}
+
+TangentPrecision typical_precision(double accepted, at::Device device) {
+  const auto& all = tangent_precisions(device);
+  return *std::find_if(all.begin(), all.end(), [&](const TangentPrecision& p) { return p.typical <= accepted; });
+}
+
+std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& selection, const Windows& windows,
+                                           const EngineOptions& options, double accepted) {
+  const at::NoGradGuard no_grad;
+  const at::Device device = options.device;
+  const Selection some = some_of(selection, model), there = some.to(device);
+  const Program program = build_program(model.config(), windows.ids.size(1), device);
+  const PlanRequest request = plan_request(program, model, selection, windows, options);
+  if (!fits(request, some, request.memory_limit)) return {};
+  const Tokens tokens = make_tokens(windows.ids.narrow(0, 0, 1), windows.labels.narrow(0, 0, 1), device);
+
+  const auto products = [&](const TangentPass& pass, at::ScalarType working, int64_t at_once) {
+    Tensors rows;
+    for (int64_t i = 0; i < there.size(); i += at_once)
+      rows.push_back(pass.product(Directions::units(there, i, std::min(i + at_once, there.size()), working), 0,
+                                  Curvature::hessian, true)
+                         .cpu());
+    return at::cat(rows);
+  };
+  Tensor exact;
+  {
+    const Parameters wide(model.weights.values, at::kDouble, device);
+    const Tape tape = run_primal(program, wide, there, tokens, at::kDouble);
+    exact = products(TangentPass(program, wide, there, tape), at::kDouble, check_directions);
+  }
+  std::vector<PrecisionTrial> trials;
+  for (const TangentPrecision& precision : tangent_precisions(device)) {
+    trials.push_back({precision});
+    if (precision.working == at::kDouble) break;
+    const Parameters parameters(model.weights.values, precision.working, device, precision.products);
+    const Tape tape = run_primal(program, parameters, there, tokens, at::kDouble);
+    const TangentPass pass(program, parameters, there, tape);
+    const auto forms = pass.second_order(Directions::units(there, 0, there.size(), precision.working), 0);
+    for (const Tensor& h :
+         {products(pass, precision.working, there.size()), (forms.gauss_newton + forms.residual).cpu()})
+      trials.back().error =
+          std::max(trials.back().error, (h - exact).norm().item<double>() / exact.norm().item<double>());
+    if (trials.back().error <= accepted) break;
+  }
+  release_free_memory();
+  return trials;
+}
+
+}  // namespace hesper
