@@ -167,6 +167,8 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
       event.update({{"pass", to_string(plan.pass)},
                     {"directions", plan.directions},
                     {"recompute", plan.recompute},
+                    {"streamed", plan.streamed},
+                    {"spilled", plan.spilled},
                     {"primal_precision", precision_name(plan.primal)},
                     {"memory", plan.peak()},
                     {"units", plan.units}});

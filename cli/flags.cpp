@@ -328,9 +328,10 @@ std::string say_windows(const Windows& windows) {
 }
 
 std::string say_plan(const Plan& plan) {
-  return fmt::format("{}, {} direction{} at once{}, {} tangents over an {} primal pass",
+  return fmt::format("{}, {} direction{} at once{}{}{}, {} tangents over an {} primal pass",
                      plan.pass == Pass::gram ? "Gram pass" : "two-pass", plan.directions,
                      plan.directions > 1 ? "s" : "", plan.recompute ? ", a block's made twice" : "",
+                     plan.streamed ? ", weights streamed" : "", plan.spilled ? ", tape on the host" : "",
                      precision_name(plan.precision, plan.products), precision_name(plan.primal));
 }
 

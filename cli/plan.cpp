@@ -145,6 +145,8 @@ void run_plan(const PlanFlags& flags) {
                          {"pass", to_string(plan.pass)},
                          {"directions", plan.directions},
                          {"recompute", plan.recompute},
+                         {"streamed", plan.streamed},
+                         {"spilled", plan.spilled},
                          {"model_input_bs", plan.batch},
                          {"precision", precision_name(plan.precision, plan.products)},
                          {"primal_precision", precision_name(plan.primal)},

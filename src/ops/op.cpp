@@ -34,6 +34,12 @@ Tensor piecewise_product(const Tensor& x, const Tensor& y) {
 }
 bool unshared(const Tensor& x) { return x.defined() && x.use_count() == 1 && x.storage().use_count() == 1; }
 
+Kept on_device(const Kept& kept, at::Device device) {
+  Kept out;
+  for (const Tensor& t : kept) out.push_back(t.defined() ? t.to(device, t.scalar_type(), true) : t);
+  return out;
+}
+
 Kept cut_rows(const Kept& kept, int64_t begin, int64_t length) {
   Kept out;
   out.reserve(kept.size());

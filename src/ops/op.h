@@ -159,6 +159,8 @@ Tensor plus(const Tensor& a, const Tensor& b);
 Tensor piecewise_product(const Tensor& x, const Tensor& y);
 /// True where no other tensor shares its memory: it may be changed in place.
 bool unshared(const Tensor& x);
+/// Tensors of the host sent to `device` in stream order; those that are there themselves.
+Kept on_device(const Kept& kept, at::Device device);
 /// Kept tensors cut to rows [begin, begin + length) of their leading axis.
 Kept cut_rows(const Kept& kept, int64_t begin, int64_t length);
 

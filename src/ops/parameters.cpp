@@ -1,5 +1,7 @@
 #include "ops/parameters.h"
 
+#include "ops/weight_stream.h"
+
 namespace hesper {
 
 Parameters::Parameters(Tensors stored, at::ScalarType working, at::Device device, Products products)
@@ -8,7 +10,18 @@ Parameters::Parameters(Tensors stored, at::ScalarType working, at::Device device
   for (const Tensor& t : stored_) kept_.push_back(t.to(device, working));
 }
 
+Parameters Parameters::streamed(Tensors stored, at::ScalarType working, at::Device device, Products products,
+                                std::vector<int> order, int64_t bytes) {
+  Parameters out({}, working, device, products);
+  for (const Tensor& t : stored) out.kept_.push_back(t.numel() <= small_parameter ? t.to(device, working) : Tensor());
+  std::erase_if(order, [&](int p) { return out.kept_[p].defined(); });
+  if (!device.is_cpu()) out.stream_ = std::make_shared<WeightStream>(stored, std::move(order), device, bytes);
+  out.stored_ = std::move(stored);
+  return out;
+}
+
 Tensor Parameters::get(int p, at::ScalarType dtype) const {
+  if (!kept_[p].defined()) return (stream_ ? stream_->fetch(p) : stored_[p]).to(dtype);
   if (dtype == working_) return kept_[p];
   // What the kept copy holds exactly is raised from there: on a device, nothing is sent again.
   const bool exact = c10::promoteTypes(stored_[p].scalar_type(), working_) == working_;

@@ -1,9 +1,13 @@
 #pragma once
 // The checkpoint's parameters as the passes ask for them: by number, in the precision of the pass.
+#include <memory>
+
 #include "ops/op.h"
 #include "ops/tier_products.h"
 
 namespace hesper {
+
+class WeightStream;
 
 class Parameters {
  public:
@@ -11,6 +15,10 @@ class Parameters {
   /// and kept; any other precision (an fp64 primal pass) is converted at each use and dropped.
   /// products: how the tangent passes multiply by them.
   Parameters(Tensors stored, at::ScalarType working, at::Device device, Products products = Products::full);
+  /// Nothing but small parameters kept: the others are converted from `stored` at every use, and on a GPU sent there
+  /// ahead of it, `order` and `bytes` as of WeightStream.
+  static Parameters streamed(Tensors stored, at::ScalarType working, at::Device device, Products products,
+                             std::vector<int> order, int64_t bytes);
 
   /// Parameter `p` in `dtype`.
   Tensor get(int p, at::ScalarType dtype) const;
@@ -24,10 +32,14 @@ class Parameters {
   Products products() const { return products_; }
 
  private:
-  Tensors stored_, kept_;
+  Tensors stored_, kept_;  // kept_[p] is undefined where p is streamed
   at::ScalarType working_;
   at::Device device_;
   Products products_;
+  std::shared_ptr<WeightStream> stream_{};
 };
+
+/// Parameters of at most so many entries are kept even where the others are streamed: norms and biases.
+inline constexpr int64_t small_parameter = int64_t{1} << 18;
 
 }  // namespace hesper

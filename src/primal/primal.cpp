@@ -20,10 +20,22 @@ std::vector<int> last_reader(const Program& program) {
   return last;
 }
 
+/// Copies of tensors of a GPU in pinned memory; those of a CPU themselves. In stream order: what goes back to the GPU
+/// on the same stream is whole.
+Kept on_host(const Kept& kept) {
+  Kept out;
+  for (const Tensor& t : kept)
+    out.push_back(!t.defined() || t.is_cpu()
+                      ? t
+                      : at::empty(t.sizes(), t.options().device(at::kCPU).pinned_memory(true)).copy_(t, true));
+  return out;
+}
+
 /// Runs the ops from `begin` on over the `values` that stand before it and hands back the head's input; values are
 /// dropped after their last reader. `see` is called before each op with its number and all values that stand.
 Tensor forward_ops(const Program& program, Primal& p, const std::vector<char>& active, std::vector<Kept>* kept,
-                   const std::function<void(int, const Tensors&)>& see = {}, int begin = 0, Tensors values = {}) {
+                   const std::function<void(int, const Tensors&)>& see = {}, int begin = 0, Tensors values = {},
+                   bool spilled = false) {
   const std::vector<int> last = last_reader(program);
   values.resize(program.values());
   for (int i = begin; i < static_cast<int>(program.ops().size()); ++i) {
@@ -34,6 +46,7 @@ Tensor forward_ops(const Program& program, Primal& p, const std::vector<char>& a
     Kept mine;
     p.keep = kept && is_active(op, active, p.selection);
     values[op.output] = op.forward(p, x, mine);
+    if (spilled) mine = on_host(mine);
     if (kept) (*kept)[i] = std::move(mine);
     for (int v : op.inputs)
       if (last[v] == i) values[v] = Tensor();
@@ -94,7 +107,7 @@ std::vector<char> active_values(const Program& program, const Selection& selecti
 }
 
 Tape run_primal(const Program& program, const Parameters& parameters, const Selection& selection, const Tokens& tokens,
-                at::ScalarType precision, const Directions* along) {
+                at::ScalarType precision, const Directions* along, bool spilled) {
   Tape tape;
   tape.tokens = tokens;
   tape.active = active_values(program, selection);
@@ -103,7 +116,7 @@ Tape run_primal(const Program& program, const Parameters& parameters, const Sele
   Readout gradient = along ? Readout(*along, tokens.sequences, parameters.device())
                            : Readout(selection, tokens.sequences, parameters.device());
 
-  const Tensor last = forward_ops(program, p, tape.active, &tape.ops);
+  const Tensor last = forward_ops(program, p, tape.active, &tape.ops, {}, 0, {}, spilled);
   p.keep = true;
   const CrossEntropyHead& head = program.cross_entropy();
   auto [losses, x_bar] = head.forward_adjoint(p, last, tape.head, gradient);
@@ -116,10 +129,12 @@ Tape run_primal(const Program& program, const Parameters& parameters, const Sele
     const Op& op = *program.ops()[i];
     if (!tape.active[op.output]) continue;
     const unsigned wanted = active_inputs(op, tape.active);
+    if (spilled) tape.ops[i] = on_device(tape.ops[i], parameters.device());
     const Tensors bars = op.adjoint(p, std::exchange(adjoints[op.output], Tensor()), wanted, tape.ops[i], gradient);
     for (size_t k = 0; k < op.inputs.size(); ++k)
       if (wanted >> k & 1u) adjoints[op.inputs[k]] = plus(adjoints[op.inputs[k]], bars[k]);
     lower(tape.ops[i], parameters.working());
+    if (spilled) tape.ops[i] = on_host(tape.ops[i]);
   }
   tape.gradient = gradient.values();
   return tape;

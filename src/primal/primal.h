@@ -26,9 +26,10 @@ struct Tape {
 };
 
 /// precision: of values and adjoints while the pass runs; the tape is stored in parameters.working().
+/// spilled: the tape of the ops lies in pinned memory of the host, and each op's is on the GPU only while it is used.
 /// `along`: whole-tensor directions to take the gradient's products with, instead of its entries.
 Tape run_primal(const Program& program, const Parameters& parameters, const Selection& selection, const Tokens& tokens,
-                at::ScalarType precision, const Directions* along = nullptr);
+                at::ScalarType precision, const Directions* along = nullptr, bool spilled = false);
 
 /// The same tape for passes that select fewer of its weights (shares its tensors): they end at their own lowest layer.
 Tape narrowed(const Tape& tape, const Program& program, const Selection& fewer);

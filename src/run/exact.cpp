@@ -40,6 +40,7 @@ struct Job {
 Plan plan_of(const Job& job) {
   PlanRequest r = plan_request(job.program, job.model, job.selection, job.windows, job.options);
   r.pass = job.options.pass;
+  r.may_stream = job.options.engine == Engine::hesper;
   r.matrices = static_cast<int>(job.options.curvatures.size()) * (job.options.full_errors ? 2 : 1);
   return make_plan(r);
 }
@@ -69,9 +70,11 @@ std::vector<Tensor> window_rows(const TangentPass& pass, const Directions& v, in
 }
 
 /// Columns `columns` of window 0's matrix once more, everything in fp64 by the two-pass product.
-Tensor repeat_in_double(const Job& job, const Tensor& columns, bool recompute) {
-  const Parameters parameters(job.model.weights.values, at::kDouble, job.options.device);
-  const Tape tape = run_primal(job.program, parameters, job.selection, job.tokens(0, 1), at::kDouble);
+Tensor repeat_in_double(const Job& job, const Tensor& columns, const Plan& plan) {
+  const Parameters parameters =
+      make_parameters(job.model, job.program, at::kDouble, Products::full, job.options.device, plan);
+  const Tape tape =
+      run_primal(job.program, parameters, job.selection, job.tokens(0, 1), at::kDouble, nullptr, plan.spilled);
   release_free_memory();
   const TangentPass pass(job.program, parameters, job.selection, tape);
   Tensors rows;
@@ -79,7 +82,7 @@ Tensor repeat_in_double(const Job& job, const Tensor& columns, bool recompute) {
     const Tensor some = columns.slice(0, i, std::min(i + check_directions, columns.numel()));
     const Tensor v = at::zeros({some.numel(), job.selection.size()}, at::kDouble).scatter_(1, some.unsqueeze(1), 1);
     const Directions directions = Directions::dense(job.selection, v, at::kDouble);
-    rows.push_back(pass.product(directions, 0, job.options.curvatures[0], recompute).cpu());
+    rows.push_back(pass.product(directions, 0, job.options.curvatures[0], plan.check_recomputes).cpu());
   }
   return at::cat(rows);
 }
@@ -137,7 +140,8 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
                  : Interrupted();
   };
   {
-    const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
+    const Parameters parameters =
+        make_parameters(model, job.program, options.precision, options.products, options.device, plan);
     std::optional<Tape> tape;
     std::optional<AutogradEngine> rival;
     int64_t held = -1;  // first window of the batch on the tape
@@ -159,7 +163,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
         if (autograd)
           rival.emplace(job.program, parameters, job.selection, tokens, options.precision);
         else
-          tape.emplace(run_primal(job.program, parameters, job.selection, tokens, plan.primal));
+          tape.emplace(run_primal(job.program, parameters, job.selection, tokens, plan.primal, nullptr, plan.spilled));
         held = unit.first_window;
         if (unit.begin == 0 && first >= totals.done)
           totals.add(unit, autograd ? rival->losses() : tape->losses,
@@ -212,7 +216,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
     if (!options.measure_precision) result.precision_note = "not asked for";
   } else {
     const Clock::time_point check = Clock::now();
-    const Tensor exact = repeat_in_double(job, totals.columns, plan.check_recomputes);
+    const Tensor exact = repeat_in_double(job, totals.columns, plan);
     release_free_memory();
     result.precision_error = (totals.sample - exact).norm().item<double>() / exact.norm().item<double>();
     result.precision_columns = totals.columns.numel();

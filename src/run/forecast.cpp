@@ -5,6 +5,7 @@
 #include <set>
 
 #include "ops/fused.h"
+#include "ops/parameters.h"
 #include "primal/primal.h"
 #include "tangent/tangent_pass.h"
 
@@ -13,8 +14,10 @@ namespace {
 
 // The process with LibTorch loaded and a few small products made: what tiny models peak at (59 MiB).
 constexpr int64_t kLibrary = int64_t{60} << 20;
-// On a GPU: cuBLAS's workspace, and what LibTorch's allocator rounds up.
-constexpr int64_t kDeviceLibrary = int64_t{512} << 20;
+// On a GPU: cuBLAS's workspaces and the kernels themselves; and the holes that LibTorch's allocator leaves, a tenth of
+// what it hands out (measured on an H200: 4 to 15% from 1 to 62 GiB).
+constexpr int64_t kDeviceLibrary = int64_t{256} << 20;
+constexpr int64_t kHoles = 10;
 
 int64_t bytes_of(at::ScalarType dtype) { return static_cast<int64_t>(c10::elementSize(dtype)); }
 
@@ -86,7 +89,8 @@ struct Walk {
 int64_t raised(const RunShapes& r, const RunForm& form, const std::vector<int>& parameters) {
   int64_t most = 0;
   for (int p : parameters)
-    if (p >= 0 && form.primal != form.precision && (form.primal != r.stored[p] || !r.device.is_cpu()))
+    if (p >= 0 && (form.streamed || form.primal != form.precision) &&
+        (form.primal != r.stored[p] || !r.device.is_cpu()))
       most = std::max(most, c10::multiply_integers(r.parameter_shapes[p]) * bytes_of(form.primal));
   return most;
 }
@@ -98,13 +102,17 @@ int64_t primal_scratch(const Walk& w, const RunForm& form, const Op& op) {
   return r.device.is_cpu() ? op.primal_scratch_bytes(r.tokens, form.batch, e)
                            : op.device_scratch_bytes(r.tokens, form.batch, e, false);
 }
-/// The same of the tangent maps. On a GPU composed maps hold twice the matrices of the primal pass.
+/// True where the maps of this form run as the kernels of fused.h and attention_fused.h.
+bool fused_maps(const RunShapes& r, const RunForm& form) {
+  return form.products != Products::full && fused::serves(r.device);
+}
+
+/// The same of the tangent maps.
 int64_t tangent_scratch(const Walk& w, const RunForm& form, const Op& op) {
   const RunShapes& r = w.run;
   const int64_t e = bytes_of(form.precision);
   if (r.device.is_cpu()) return op.scratch_bytes(r.tokens, form.directions, e, at::get_num_threads());
-  const bool fused = form.products != Products::full && fused::serves(r.device);
-  return (fused ? 1 : 2) * op.device_scratch_bytes(r.tokens, form.directions, e, fused);
+  return op.device_scratch_bytes(r.tokens, form.directions, e, fused_maps(r, form));
 }
 
 int64_t primal_peak(const Walk& w, const RunForm& form) {
@@ -122,7 +130,7 @@ int64_t primal_peak(const Walk& w, const RunForm& form) {
     values.add(ops[i]->output);
     bytes.touch(rows * (values.width() + c.temporaries) * pe + raised(r, form, ops[i]->parameters) +
                 primal_scratch(w, form, *ops[i]));
-    if (w.on(static_cast<int>(i))) bytes.add(rows * c.kept_forward * pe);
+    if (w.on(static_cast<int>(i)) && !form.spilled) bytes.add(rows * c.kept_forward * pe);
     for (int x : ops[i]->inputs)
       if (last[x] == static_cast<int>(i)) values.drop(x);
   }
@@ -138,17 +146,28 @@ int64_t primal_peak(const Walk& w, const RunForm& form) {
     for (int x : ops[i]->inputs) bars.add(x);
     bytes.touch(rows * (bars.width() + c.temporaries + std::max<int64_t>(0, c.kept_tape - c.kept_forward)) * pe +
                 raised(r, form, ops[i]->parameters) + primal_scratch(w, form, *ops[i]));
-    bytes.add(rows * (c.kept_tape * e - c.kept_forward * pe));
+    if (form.spilled)
+      bytes.touch(rows * (bars.width() + c.temporaries + std::max(c.kept_tape, c.kept_forward)) * pe +
+                  raised(r, form, ops[i]->parameters));
+    else
+      bytes.add(rows * (c.kept_tape * e - c.kept_forward * pe));
     bars.drop(ops[i]->output);
   }
   return bytes.most;
 }
 
+/// All of it, or spilled: the largest segment's.
 int64_t tape_bytes(const Walk& w, const RunForm& form) {
-  int64_t elements = 2 * w.head_width + 1;
-  for (size_t i = 0; i < w.ops.size(); ++i)
-    if (w.on(static_cast<int>(i))) elements += w.ops[i].kept_tape;
-  return form.batch * w.run.tokens * elements * bytes_of(form.precision);
+  int64_t elements = 0, largest = 0;
+  for (const Segment& s : w.run.program->segments()) {
+    int64_t mine = 0;
+    for (int i = s.begin; i < s.end; ++i)
+      if (w.on(i)) mine += w.ops[i].kept_tape;
+    elements += mine, largest = std::max(largest, mine);
+  }
+  const int64_t windows = form.spilled ? 1 : form.batch;
+  return windows * w.run.tokens * ((form.spilled ? largest : elements) + 2 * w.head_width + 1) *
+         bytes_of(form.precision);
 }
 
 /// Elements a token and direction at the peak of a Gram pass: border values alone.
@@ -239,23 +258,31 @@ Cuts cuts_of(const RunShapes& r, const RunForm& form) {
   return {k * tokens, std::min<int64_t>(workers, (r.tokens + tokens - 1) / tokens)};
 }
 
+/// Bytes of the logits of a cut in the head: on a GPU the fused kernel writes w p (z_dot - p.z_dot) beside z_dot.
+int64_t logits_bytes(const Walk& w, const RunForm& form, int64_t rows, int64_t tokens) {
+  const bool whole = w.run.selection->has(w.run.program->cross_entropy().table), cpu = w.run.device.is_cpu();
+  const int64_t tile = tangent_logits_tile(rows, w.words, whole, w.run.device), e = bytes_of(form.precision);
+  const int64_t factor = !fused_maps(w.run, form)            ? 0
+                         : form.products == Products::bf16x3 ? 4
+                         : form.products == Products::bf16   ? 2
+                                                             : 0;
+  return tile * (e + factor) + ((cpu ? 2 : 3) * tile / form.directions + (whole ? 2 * tokens * w.words : 0)) * e;
+}
+
 /// Bytes that the cuts of token-local segments hold: every value of a segment and three temporaries of the widest; in
 /// the last segment the head's logits too. And half of that again: their memory leaves holes between the tensors that
 /// stay (measured over the parts: opt-tiny two-pass, K = 16, 1.5 times in fp32, 1.3 in fp64; a random OPT of width 192
-/// once). A GPU's one cut leaves none: its allocator hands the same blocks out again; there [hi | lo | hi] takes 6
-/// bytes a value, and the logits' adjoint is a tile of its own.
+/// once). A GPU has one cut at a time, whose holes are counted with the library, and its kernels one temporary.
 int64_t cut_bytes(const Walk& w, const RunForm& form) {
   const auto [rows, workers] = cuts_of(w.run, form);
-  const bool whole = w.run.selection->has(w.run.program->cross_entropy().table);
-  const int64_t tile = tangent_logits_tile(rows, w.words, whole, w.run.device), tokens = rows / form.directions;
-  const bool cpu = w.run.device.is_cpu();
-  const int64_t logits = (cpu ? 1 : 2) * tile + 2 * tile / form.directions + (whole ? 2 * tokens * w.words : 0);
-  const int64_t e = form.products == Products::bf16x3 ? 6 : bytes_of(form.precision);
+  const int64_t e = bytes_of(form.precision), temporaries = fused_maps(w.run, form) ? 1 : 3;
   int64_t most = 0;
   for (const Segment& s : w.run.program->segments())
-    if (s.token_local) most = std::max(most, rows * (w.inside[w.number(s)] + 3 * w.widest) + (w.last(s) ? logits : 0));
-  const int64_t bytes = workers * most * e;
-  return cpu ? bytes + bytes / 2 : bytes;
+    if (s.token_local)
+      most = std::max(most, rows * (w.inside[w.number(s)] + temporaries * w.widest) * e +
+                                (w.last(s) ? logits_bytes(w, form, rows, rows / form.directions) : 0));
+  const int64_t bytes = workers * most;
+  return w.run.device.is_cpu() ? bytes + bytes / 2 : bytes;
 }
 
 /// n x n sums on a CPU; of a chunk its rows, forms and the products at distinct rows x columns of a selected parameter.
@@ -290,17 +317,45 @@ int64_t heap_holes(int64_t bytes) {
 
 }  // namespace
 
+std::vector<int> weight_order(const Program& program) {
+  std::vector<int> out;
+  for (const auto& op : program.ops())
+    for (int p : op->parameters)
+      if (p >= 0 && !op->inputs.empty()) out.push_back(p);  // an embedding takes rows from the file
+  out.push_back(program.cross_entropy().table);
+  return out;
+}
+
+int64_t bytes_in_flight(const Program& program, const std::vector<std::vector<int64_t>>& shapes,
+                        const std::vector<at::ScalarType>& stored) {
+  const auto bytes = [&](int p) { return p < 0 ? 0 : c10::multiply_integers(shapes[p]) * bytes_of(stored[p]); };
+  int64_t most = bytes(program.cross_entropy().table);
+  for (const Segment& s : program.segments()) {
+    int64_t mine = 0;
+    for (int i = s.begin; i < s.end; ++i)
+      if (!program.ops()[i]->inputs.empty())
+        for (int p : program.ops()[i]->parameters) mine += bytes(p);
+    most = std::max(most, mine);
+  }
+  return 2 * most;
+}
+
 Memory forecast_memory(const RunShapes& r, const RunForm& form) {
   const Walk w(r);
   Memory m;
   m.library = r.device.is_cpu() ? kLibrary : kDeviceLibrary;
-  int64_t factor = 0;  // [lo; hi; hi] of the largest weight
+  int64_t factor = 0, largest = 0;  // [lo; hi; hi] of the largest weight; its working copy where weights are streamed
   for (size_t p = 0; p < r.stored.size(); ++p) {
     const int64_t entries = c10::multiply_integers(r.parameter_shapes[p]);
-    if (!r.device.is_cpu() || r.stored[p] != form.precision) m.weights += entries * bytes_of(form.precision);
+    if (r.device.is_cpu() && r.stored[p] == form.precision) continue;
+    if (form.streamed && entries > small_parameter)
+      largest = std::max(largest, entries * bytes_of(form.precision));
+    else
+      m.weights += entries * bytes_of(form.precision);
     if (splits(form.products)) factor = std::max(factor, entries * 6);
   }
-  m.weights += factor;
+  m.weights += factor + largest * cuts_of(r, form).workers;
+  if (form.streamed && !r.device.is_cpu()) m.weights += bytes_in_flight(*r.program, r.parameter_shapes, r.stored);
   if (r.device.is_cpu()) m.weights += r.loaded;
   m.result = result_bytes(w, form);
   m.primal = primal_peak(w, form);
@@ -313,6 +368,7 @@ Memory forecast_memory(const RunShapes& r, const RunForm& form) {
   m.tangents = value * each + (r.device.is_cpu() && r.windows > 1 ? heap_holes(value * w.head_width) : 0);
   m.cuts = cut_bytes(w, form);
   for (const auto& op : r.program->ops()) m.attention = std::max(m.attention, tangent_scratch(w, form, *op));
+  if (!r.device.is_cpu()) m.library += (m.total() - m.library) / kHoles;
   return m;
 }
 

@@ -41,6 +41,8 @@ struct RunForm {
   int64_t batch = 1;       // windows of the primal pass
   at::ScalarType precision = at::kFloat, primal = at::kDouble;
   Products products = Products::full;
+  bool streamed = false;  // weights stay as stored and are converted, on a GPU sent, at every use
+  bool spilled = false;   // the tape lies on the host, and visits the GPU an op at a time
 };
 
 /// Bytes by part: anonymous memory of the process, or what is taken from a GPU.
@@ -66,6 +68,12 @@ struct RunFlops {
   double again = 0;                                 // a direction: what recomputation runs twice
   double form = 0, form_pairs = 0, head_pairs = 0;  // Gram: a direction; a pair of directions
 };
+
+/// Parameters in the order in which a pass that goes up asks for them, and the bytes of those of two blocks, as stored:
+/// what is on a GPU and on its way there where weights are streamed.
+std::vector<int> weight_order(const Program& program);
+int64_t bytes_in_flight(const Program& program, const std::vector<std::vector<int64_t>>& shapes,
+                        const std::vector<at::ScalarType>& stored);
 
 Memory forecast_memory(const RunShapes& shapes, const RunForm& form);
 RunFlops count_flops(const RunShapes& shapes);

@@ -83,6 +83,17 @@ PlanRequest plan_request(const Program& program, const Model& model, const Selec
   return r;
 }
 
+Parameters make_parameters(const Model& model, const Program& program, at::ScalarType precision, Products products,
+                           at::Device device, const RunForm& form) {
+  const Tensors& values = model.weights.values;
+  if (!form.streamed) return Parameters(values, precision, device, products);
+  std::vector<std::vector<int64_t>> shapes;
+  std::vector<at::ScalarType> stored;
+  for (const at::Tensor& value : values) shapes.push_back(value.sizes().vec()), stored.push_back(value.scalar_type());
+  return Parameters::streamed(values, precision, device, products, weight_order(program),
+                              bytes_in_flight(program, shapes, stored));
+}
+
 int64_t precision_columns(int64_t n) { return std::min(n, std::max<int64_t>(4, n / 16)); }
 
 Plan make_plan(const PlanRequest& r) {
@@ -124,8 +135,24 @@ Plan make_plan(const PlanRequest& r) {
 
   const bool gram_wanted =
       r.pass ? *r.pass == Pass::gram : work.gram <= work.two_pass && (r.directions == 0 || r.directions >= n);
-  bool ok = gram_wanted && fits(Pass::gram, n, false);
-  if (!ok && r.pass != Pass::gram) ok = chunks_fit(false) || (chunked == Pass::two_pass && chunks_fit(true));
+  // What costs least first: everything kept, then weights that come at every use, then a block's tangents made twice,
+  // then a tape that comes and goes.
+  struct Way {
+    bool streamed, spilled, recompute;
+  };
+  bool ok = false;
+  for (const Way& way : {Way{false, false, false},
+                         {true, false, false},
+                         {false, false, true},
+                         {true, false, true},
+                         {true, true, false},
+                         {true, true, true}}) {
+    if ((way.streamed && !r.may_stream) || (way.spilled && cpu)) continue;
+    plan.streamed = way.streamed, plan.spilled = way.spilled;
+    ok = gram_wanted && !way.recompute && fits(Pass::gram, n, false);
+    if (!ok && r.pass != Pass::gram && (chunked == Pass::two_pass || !way.recompute)) ok = chunks_fit(way.recompute);
+    if (ok) break;
+  }
   if (cpu && r.matrices > 0) plan.writing = plan.memory.library + kPictures + n * n * (8 * r.matrices + kWriting);
   if (!ok || plan.writing > plan.limit)
     throw std::runtime_error(fmt::format(
@@ -139,9 +166,12 @@ Plan make_plan(const PlanRequest& r) {
   if (r.measure_precision && r.precision != at::kDouble) {
     for (const bool recompute : {false, true}) {
       if (plan.measure_precision) break;
-      plan.check = forecast_memory(
-          r, {plan.pass == Pass::gram ? Pass::two_pass : plan.pass, std::min(check_directions, precision_columns(n)),
-              recompute, 1, at::kDouble, at::kDouble});
+      RunForm form = plan;
+      form.pass = plan.pass == Pass::gram ? Pass::two_pass : plan.pass;
+      form.directions = std::min(check_directions, precision_columns(n));
+      form.recompute = recompute, form.batch = 1;
+      form.precision = form.primal = at::kDouble, form.products = Products::full;
+      plan.check = forecast_memory(r, form);
       plan.measure_precision = plan.check.total() <= plan.limit;
       plan.check_recomputes = recompute;
     }

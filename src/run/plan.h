@@ -6,6 +6,7 @@
 #include <string>
 
 #include "model/model.h"
+#include "ops/parameters.h"
 #include "run/forecast.h"
 #include "text/windows.h"
 
@@ -37,6 +38,7 @@ struct PlanRequest : RunShapes {
   int64_t directions = 0;                 // K; 0: the planner chooses
   int64_t memory_limit = 0;               // bytes
   bool measure_precision = true;          // a few columns of one window are repeated in fp64 at the end
+  bool may_stream = false;                // the run can do without weights and tape on the device
   int64_t columns = 0;  // directions of a window in the whole run (probes, steps); 0: one a selected weight
 };
 
@@ -55,6 +57,10 @@ struct Plan : RunForm {  // directions: all n for the Gram pass
 /// What a run asks for before it says what it is; both references outlive the request.
 PlanRequest plan_request(const Program& program, const Model& model, const Selection& selection, const Windows& windows,
                          const EngineOptions& options);
+
+/// The model's parameters as the plan wants them: kept on the device, or streamed.
+Parameters make_parameters(const Model& model, const Program& program, at::ScalarType precision, Products products,
+                           at::Device device, const RunForm& form);
 
 /// Columns at a time in the fp64 repeat: it is short, and K columns keep K tangents of every block in fp64.
 inline constexpr int64_t check_directions = 2;

@@ -90,7 +90,7 @@ int64_t reach(const Program& program, const Segment& segment, const Directions& 
 }  // namespace
 
 Kept TangentPass::tape_of(const Kept& kept, const Run& run, int64_t begin, int64_t length) const {
-  return cut_rows(kept, run.window * tape_.tokens.length + begin, length);
+  return on_device(cut_rows(kept, run.window * tape_.tokens.length + begin, length), parameters_.device());
 }
 
 /// Tokens [begin, begin + length), the number-th cut of its segment; `turn` runs a function after those of earlier

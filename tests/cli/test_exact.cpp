@@ -86,6 +86,16 @@ TEST_F(Exact, SinglePrecisionMeasuresItsError) {
   EXPECT_EQ(json("out/" + name + ".json")["errors"]["precision"], result["precision_error"]);
 }
 
+// An accepted error picks the precision by a trial: fp32 is within 1e-3 and not within 1e-9.
+TEST_F(Exact, PrecisionByAcceptedError) {
+  for (const auto& [accepted, chosen] : {std::pair{"1e-3", "fp32"}, {"1e-9", "fp64"}}) {
+    const Outcome outcome = exact({"--precision", accepted, "--overwrite"});
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_NE(outcome.out.find("precision: fp32 "), std::string::npos) << outcome.out;
+    EXPECT_EQ(json("data/opt-pre/" + name + ".json")["configuration"]["precision"], chosen);
+  }
+}
+
 TEST_F(Exact, ReferenceFlagNamesSayTheSame) {
   ASSERT_EQ(exact({"--out", "a"}).code, 0);
   ASSERT_EQ(exact({"--out=b", "--layer_name", "q_proj", "--block_index", "0", "--model_input_bs=2"}).code, 0);

@@ -13,6 +13,7 @@
 #include "cli/tool.h"
 #include "model/config.h"
 #include "model/tensor_names.h"
+#include "report/pt_file.h"
 
 namespace hesper {
 namespace {
@@ -48,14 +49,14 @@ Measured run_exact(const fs::path& folder, const Words& words) {
   return m;
 }
 
-fs::path random_model(const TemporaryFolder& folder, const nlohmann::json& config) {
+fs::path random_model(const TemporaryFolder& folder, const nlohmann::json& config, at::ScalarType dtype = at::kFloat) {
   const fs::path model = folder / "model";
   fs::create_directory(model);
   std::ofstream(model / "config.json") << config;
   at::manual_seed(3);
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const ParameterSpec& spec : parameter_table(parse_config(config, "config.json")))
-    tensors.emplace_back(spec.name, at::randn(spec.shape) * 0.05);
+    tensors.emplace_back(spec.name, (at::randn(spec.shape) * 0.05).to(dtype));
   write_safetensors((model / "model.safetensors").string(), tensors, {});
   return model;
 }
@@ -126,6 +127,28 @@ TEST_F(PlannedMemory, RecomputationFitsASmallerLimit) {
   EXPECT_EQ(kept["recompute"], false);
   EXPECT_EQ(again["recompute"], true);
   EXPECT_LT(again["memory"].get<double>(), 0.75 * kept["memory"].get<double>());
+}
+
+// An fp16 model whose fp32 copy does not fit: weights are converted at every use, and the bits stay.
+TEST_F(PlannedMemory, StreamedWeightsFitASmallerLimit) {
+  nlohmann::json config = kLlama;
+  config["hidden_size"] = 640, config["intermediate_size"] = 1920, config["num_hidden_layers"] = 8;
+  config["num_attention_heads"] = 10;
+  const fs::path model = random_model(folder, config, at::kHalf);
+  const Words run{"--b",    "2",        "--t",          "8", "--seqlen",           "64",  "--block", "6",
+                  "--pass", "two-pass", "--directions", "8", "--primal-precision", "fp32"};
+  const auto matrix = [&] {
+    for (const auto& entry : fs::directory_iterator(folder / "out"))
+      if (entry.path().extension() == ".pt") return read_pt(entry.path());
+    return at::Tensor();
+  };
+  const nlohmann::json kept = expect_planned(model, run);
+  const at::Tensor exact = matrix();
+  const std::string limit = fmt::format("{:.0f}", kept["memory"].get<double>() - 1e8);
+  const nlohmann::json streamed = expect_planned(model, run + Words{"--memory-limit", limit});
+  EXPECT_EQ(kept["streamed"], false);
+  EXPECT_EQ(streamed["streamed"], true);
+  EXPECT_TRUE(at::equal(matrix(), exact));
 }
 
 TEST_F(PlannedMemory, OptTiny) {

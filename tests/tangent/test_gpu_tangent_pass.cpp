@@ -81,6 +81,28 @@ TEST(GpuTangentPass, OddSizes) {
   expect_everything({.vocab = 31, .width = 18, .heads = 3, .kv_heads = 3, .hidden = 7, .windows = 1, .tokens = 5}, 2);
 }
 
+// A tape in the host's memory is the same tape.
+TEST(GpuTangentPass, SpilledTape) {
+  HESPER_NEEDS_GPU();
+  const Toy toy = make_toy(llama, gpu());
+  const Selection selection = toy.select_everywhere(2).to(gpu());
+  const Parameters parameters = toy.parameters(at::kFloat, gpu(), Products::bf16x3);
+  const auto product = [&](bool spilled) {
+    const Tape tape = run_primal(*toy.program, parameters, selection, toy.tokens, at::kDouble, nullptr, spilled);
+    for (const Kept& kept : tape.ops)
+      for (const Tensor& t : kept)
+        if (t.defined()) {
+          EXPECT_EQ(t.is_cpu(), spilled);
+        }
+    const TangentPass pass(*toy.program, parameters, selection, tape, 6);
+    const Directions units = Directions::units(selection, 0, selection.size(), at::kFloat);
+    const TangentPass::Forms forms = pass.second_order(units, 0);
+    return Tensors{pass.product(units, 0, Curvature::hessian), forms.residual, tape.gradient};
+  };
+  const Tensors kept = product(false), spilled = product(true);
+  for (size_t i = 0; i < kept.size(); ++i) EXPECT_TRUE(at::equal(kept[i], spilled[i])) << i;
+}
+
 // Adjoints of random starts: the same random numbers on both sides.
 TEST(GpuTangentPass, RandomStarts) {
   HESPER_NEEDS_GPU();
