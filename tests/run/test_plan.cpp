@@ -144,7 +144,8 @@ TEST_F(PlannedMemory, StreamedWeightsFitASmallerLimit) {
   };
   const nlohmann::json kept = expect_planned(model, run);
   const at::Tensor exact = matrix();
-  const std::string limit = fmt::format("{:.0f}", kept["memory"].get<double>() - 1e8);
+  // Half of what the fp64 check at the end needs, and less than the weights in fp32 with all the rest.
+  const std::string limit = fmt::format("{:.0f}", kept["memory"].get<double>() / 2);
   const nlohmann::json streamed = expect_planned(model, run + Words{"--memory-limit", limit});
   EXPECT_EQ(kept["streamed"], false);
   EXPECT_EQ(streamed["streamed"], true);
