@@ -102,9 +102,9 @@ int64_t primal_scratch(const Walk& w, const RunForm& form, const Op& op) {
 int64_t tangent_scratch(const Walk& w, const RunForm& form, const Op& op) {
   const RunShapes& r = w.run;
   const int64_t e = bytes_of(form.precision);
-  return r.device.is_cpu()
-             ? op.scratch_bytes(r.tokens, form.directions, e, at::get_num_threads())
-             : (form.products == Products::full ? 2 : 1) * op.device_scratch_bytes(r.tokens, form.directions, e);
+  return r.device.is_cpu() ? op.scratch_bytes(r.tokens, form.directions, e, at::get_num_threads())
+                           : (form.products == Products::full || op.composed(r.tokens) ? 2 : 1) *
+                                 op.device_scratch_bytes(r.tokens, form.directions, e);
 }
 
 int64_t primal_peak(const Walk& w, const RunForm& form) {
@@ -128,7 +128,8 @@ int64_t primal_peak(const Walk& w, const RunForm& form) {
   }
   // The head's input and its adjoint stay to the end, U^T p becomes tape.
   bytes.add(rows * 2 * w.head_width * pe);
-  bytes.touch(raised(r, form, {head.table}) + 3 * 8 * primal_logits_tile(r.tokens, w.words, r.device));
+  const int64_t tiles = head.softcap == 0 ? 3 : 7;  // capped: tanh, z', z'' and a product of them
+  bytes.touch(raised(r, form, {head.table}) + tiles * 8 * primal_logits_tile(r.tokens, w.words, r.device));
   bytes.touch(raised(r, form, {head.table}) + rows * 5 * w.head_width * pe);
   bytes.add(rows * (2 * w.head_width + 1) * e);
   for (size_t i = ops.size(); i-- > 0;) {
@@ -249,7 +250,10 @@ int64_t cut_bytes(const Walk& w, const RunForm& form) {
   const bool whole = w.run.selection->has(w.run.program->cross_entropy().table);
   const int64_t tile = tangent_logits_tile(rows, w.words, whole, w.run.device), tokens = rows / form.directions;
   const bool cpu = w.run.device.is_cpu();
-  const int64_t logits = (cpu ? 1 : 2) * tile + 2 * tile / form.directions + (whole ? 2 * tokens * w.words : 0);
+  // Capped logits: y_dot beside z_dot and their product; z', z'' and z_bar of one direction.
+  const bool capped = w.run.program->cross_entropy().softcap != 0;
+  const int64_t logits = (cpu ? 1 : 2) * tile + 2 * tile / form.directions + (whole ? 2 * tokens * w.words : 0) +
+                         (capped ? 2 * tile + 3 * tile / form.directions : 0);
   const int64_t e = form.products == Products::bf16x3 ? 6 : bytes_of(form.precision);
   int64_t most = 0;
   for (const Segment& s : w.run.program->segments())
