@@ -123,7 +123,7 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
   SweepJob job;
   static_cast<RunJob&>(job) = run_job(flags, data, command_line);
   job.selection = select(flags, model, of_diagonal(flags) ? Unsaid::whole_layer : Unsaid::first_weights);
-  job.linear_layers = linear_layers(model.config().family);
+  job.linear_layers = linear_layers(model.config());
   job.over = flags.over == "probes" ? SweepOver::probes : SweepOver::windows;
   job.seed = flags.seed;
   if (of_diagonal(flags)) {
