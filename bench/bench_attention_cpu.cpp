@@ -66,8 +66,8 @@ void compare(const Case& c) {
   const Tensor x = at::randn({1, c.tokens, q}), y = at::randn({1, c.tokens, kv}), z = at::randn({1, c.tokens, kv});
   const Tensor o_bar = at::randn({1, c.tokens, q});
   blocks::HeadsTape h{heads(x, s.heads), heads(y, s.kv_heads), heads(z, s.kv_heads), {}, heads(o_bar, s.heads), {}, {}};
-  blocks::forward(h, s.scale);
-  blocks::adjoint(h, s.scale);
+  blocks::forward(h, s);
+  blocks::adjoint(h, s);
   const cpu::Tape tape{x[0], y[0], z[0], flat(h.o).flatten(1), flat(h.L), o_bar[0], flat(h.Dl)};
   const auto random = [&](int64_t n) { return at::randn({c.directions, c.tokens, n}); };
   const cpu::Tangents moves{random(q), random(kv), random(kv), {}, {}};
@@ -77,7 +77,7 @@ void compare(const Case& c) {
   cpu::forward_tangent(s, tape, dot);
   const auto composed_tangent = [&] {
     blocks::HeadsTangents d{heads(moves.q, s.heads), heads(moves.k, s.kv_heads), heads(moves.v, s.kv_heads), {}, {}};
-    blocks::forward_tangent(h, d, s.scale);
+    blocks::forward_tangent(h, d, s);
     return d;
   };
   const auto form_of = [&](const Tensor& a, const Tensor& b) { return at::matmul(a.flatten(1), b.flatten(1).t()); };
@@ -96,7 +96,7 @@ void compare(const Case& c) {
                          const blocks::HeadsTangents d{heads(dot.q, s.heads), heads(dot.k, s.kv_heads),
                                                        heads(dot.v, s.kv_heads), heads(dot.o, s.heads),
                                                        dot.r.transpose(1, 2)};
-                         const Tensors bar = blocks::adjoint_tangent(h, d, heads(o_bar_dot, s.heads), s.scale);
+                         const Tensors bar = blocks::adjoint_tangent(h, d, heads(o_bar_dot, s.heads), s);
                          for (int i = 0; i < 3; ++i) blocks::join_heads(bar[i], i == 0 ? s.heads : s.kv_heads);
                        }),
                        10},
@@ -106,7 +106,7 @@ void compare(const Case& c) {
                        }),
                        cpu_seconds([&] {
                          const blocks::HeadsTangents d = composed_tangent();
-                         const Tensors prime = blocks::second_order(h, d, s.scale);
+                         const Tensors prime = blocks::second_order(h, d, s);
                          form_of(d.q, prime[0]) + form_of(d.k, prime[1]) + form_of(d.v, prime[2]);
                          blocks::join_heads(d.o, s.heads);
                        }),

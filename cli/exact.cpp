@@ -117,7 +117,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     ExactJob job;
     static_cast<RunJob&>(job) = run_job(flags, data, command_line);
     job.selection = part;
-    job.linear_layers = linear_layers(model.config().family);
+    job.linear_layers = linear_layers(model.config());
     job.options = options;
     job.objective = flags.objective == "perplexity" ? Objective::perplexity : Objective::cross_entropy;
     job.seed = flags.seed;

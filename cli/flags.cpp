@@ -195,7 +195,7 @@ WindowOptions window_options(const Flags& flags, const ModelConfig& config) {
   options.loss_from = flags.loss_from.value_or(1);
   options.seed = flags.seed;
   // OPT has a table of positions; LLaMA's rotary embedding goes on beyond what it was trained for, when asked to.
-  if (config.family == Family::opt || !flags.seqlen) options.max_seqlen = config.max_positions;
+  if (config.rotary_dims == 0 || !flags.seqlen) options.max_seqlen = config.max_positions;
   return options;
 }
 
@@ -207,7 +207,7 @@ Data load_data(const Flags& flags, const Model& model, Console& console) {
     if (!flags.dataset.empty() || !flags.dataset_path.empty()) refuse("--token-ids stands instead of --dataset");
     if (!flags.split.empty()) refuse("--split {}: for --dataset wikitext2 only", flags.split);
     const bool stream = read_npy(flags.token_ids).dim() == 1;
-    if (!stream && model.config().family != Family::opt) options.max_seqlen.reset();
+    if (!stream && model.config().rotary_dims > 0) options.max_seqlen.reset();
     const std::optional<fs::path> labels = flags.labels.empty() ? std::nullopt : std::optional<fs::path>(flags.labels);
     std::optional<int32_t> bos;
     if (options.bos && *options.bos != BosPlacement::none) bos = load_tokenizer(flags.model)->bos();
@@ -231,7 +231,7 @@ ResolvedSelection select(const Flags& flags, const Model& model, Unsaid unsaid) 
   SelectionRequest request;
   if (!flags.layers.empty()) request.layers = flags.layers;
   if (flags.num_layers) {
-    request.layers = linear_layers(model.config().family);
+    request.layers = linear_layers(model.config());
     const auto count = static_cast<int64_t>(request.layers.size());
     if (*flags.num_layers > count) {
       refuse("--num-layers {}: a block has only {} linear layers", *flags.num_layers, count);

@@ -72,15 +72,41 @@ std::string describe_tokenizer(const std::string& model) {
   }
 }
 
+// What there is beyond plain causal attention and dense layers; all of it is in the derivatives.
+std::vector<std::string> describe_features(const ModelConfig& c) {
+  std::vector<std::string> out;
+  const auto count = [&](const auto& list) {
+    return std::count_if(list.begin(), list.end(), [](auto x) { return x > 0; });
+  };
+  if (const auto windows = count(c.window); windows > 0)
+    out.push_back(fmt::format("attention to the last {} tokens in {} of {} blocks",
+                              *std::max_element(c.window.begin(), c.window.end()), windows, c.blocks));
+  if (const auto chunked = count(c.chunked); chunked > 0)
+    out.push_back(fmt::format("attention inside chunks of {} tokens in {} of {} blocks", c.chunk, chunked, c.blocks));
+  if (c.qk_norm) out.emplace_back("normed queries and keys");
+  if (c.attention_softcap > 0) out.push_back(fmt::format("scores capped at {:g}", c.attention_softcap));
+  if (c.logits_softcap > 0) out.push_back(fmt::format("logits capped at {:g}", c.logits_softcap));
+  if (c.rotary_dims > 0 && c.rotary_dims < c.head_dim)
+    out.push_back(fmt::format("rotary positions of {} in {} channels of a head", c.rotary_dims, c.head_dim));
+  if (!c.rotary_block.empty())
+    out.push_back(fmt::format("rotary positions in {} of {} blocks", count(c.rotary_block), c.blocks));
+  if (c.experts > 0)
+    out.push_back(fmt::format("{} of {} experts a token in {} of {} blocks", c.experts_per_token, c.experts,
+                              count(c.moe), c.blocks));
+  if (c.language_part) out.emplace_back("the language part of a multimodal checkpoint alone");
+  return out;
+}
+
 // What the files say; the weights are not read.
 void run_model_info(const std::string& model, bool as_json) {
   Console console(false, as_json);
   check_model_path("--model", model);
   const Checkpoint checkpoint = Checkpoint::open(model);
-  const ModelConfig config = parse_config(checkpoint.config(), checkpoint.config_file());
+  const ModelConfig config = parse_config(checkpoint);
   int64_t weights = 0;
   for (const ParameterSpec& spec : parameter_table(config)) weights += c10::multiply_integers(spec.shape);
-  const std::vector<std::string> layers = linear_layers(config.family);
+  const std::vector<std::string> layers = linear_layers(config);
+  const std::vector<std::string> features = describe_features(config);
   const std::string types = stored_types(checkpoint), tokenizer = describe_tokenizer(model);
   console.result(fmt::format("model       {} ({}, {})", model, config.model_type, checkpoint.format()));
   console.result(fmt::format("shape       {} blocks of width {}, {} heads of {}, {} for keys and values; {} positions",
@@ -89,7 +115,8 @@ void run_model_info(const std::string& model, bool as_json) {
   console.result(fmt::format("weights     {} in {} tensors ({}); head {}", weights, checkpoint.names().size(), types,
                              config.tied_head ? "tied to the embedding" : "of its own"));
   console.result(fmt::format("tokenizer   {}", tokenizer));
-  console.result(fmt::format("--layer     {}", fmt::join(layers, ", ")));
+  if (!features.empty()) console.result(fmt::format("with        {}", fmt::join(features, "; ")));
+  console.result(fmt::format("--layer     {}", fmt::join(with_experts_joined(layers), ", ")));
   console.event("model", {{"model", model},
                           {"type", config.model_type},
                           {"format", checkpoint.format()},
@@ -104,6 +131,7 @@ void run_model_info(const std::string& model, bool as_json) {
                           {"stored", types},
                           {"tied_head", config.tied_head},
                           {"tokenizer", tokenizer},
+                          {"features", features},
                           {"layers", layers}});
 }
 

@@ -124,7 +124,7 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
   static_cast<RunJob&>(job) = run_job(flags, data, command_line);
   job.selection = select(flags, model, of_diagonal(flags) ? Unsaid::whole_layer : Unsaid::first_weights);
   settle_precision(engine, model, job.selection.selection, data.windows, console);
-  job.linear_layers = linear_layers(model.config().family);
+  job.linear_layers = linear_layers(model.config());
   job.over = flags.over == "probes" ? SweepOver::probes : SweepOver::windows;
   job.seed = flags.seed;
   if (of_diagonal(flags)) {

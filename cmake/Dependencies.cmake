@@ -4,6 +4,8 @@ target_compile_definitions(fmt INTERFACE FMT_HEADER_ONLY=1)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
+find_library(utf8proc_library utf8proc REQUIRED)
+find_path(utf8proc_headers utf8proc.h REQUIRED)
 find_library(sentencepiece_library sentencepiece REQUIRED)  # Ubuntu 24.04's .pc asks for a protobuf that is not needed
 find_path(sentencepiece_headers sentencepiece_processor.h REQUIRED)
 add_library(sentencepiece INTERFACE)

@@ -43,7 +43,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   refused_or_done([&] {
     const hesper::Gguf gguf = hesper::parse_gguf(bytes, "file");
     for (const hesper::GgufTensor& tensor : gguf.tensors) check_tensor(tensor, bytes);
-    refused_or_done([&] { hesper::parse_config(hesper::gguf_config(gguf, {}, "file"), "file"); });
+    refused_or_done([&] { hesper::parse_config(hesper::gguf_config(gguf, {}, "file"), "file", true); });
     refused_or_done([&] {
       const auto tokenizer = hesper::parse_gguf_tokenizer(gguf, "file");
       for (const int32_t id : tokenizer->encode("ab 12\n<s>")) {

@@ -66,8 +66,17 @@ json read_json_object(const std::string& path) {
 }
 
 std::string canonical_tensor_name(const std::string& stored) {
+  if (stored == "embed_out.weight") return "lm_head.weight";
   for (const char* bare : {"decoder.", "layers.", "embed_tokens.", "norm."}) {
     if (stored.starts_with(bare)) return "model." + stored;
+  }
+  for (const char* bare : {"wte.", "wpe.", "h.", "ln_f."}) {
+    if (stored.starts_with(bare)) return "transformer." + stored;
+  }
+  for (const std::string_view part : {"language_model.", "model.language_model."}) {
+    if (!stored.starts_with(part)) continue;
+    const std::string inner = stored.substr(part.size());
+    return part.starts_with("model.") ? "model." + inner : inner;
   }
   return stored;
 }
@@ -113,6 +122,7 @@ void Checkpoint::open_gguf(const std::string& file) {
   files_.push_back(gguf);
   config_file_ = file;
   config_ = gguf->config();
+  is_gguf_ = true;
   for (const TensorInfo& info : gguf->tensors()) {
     if (info.name != "rope_freqs.weight") add(0, info.name, hugging_face_name(info.name));  // config() holds that one
   }

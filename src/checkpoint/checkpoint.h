@@ -27,6 +27,7 @@ class Checkpoint {
   const std::string& config_file() const { return config_file_; }  // what config() was read from
   const nlohmann::json& config() const { return config_; }         // config.json, an object
   std::string format() const { return files_[0]->format(); }       // of the weight files
+  bool is_gguf() const { return is_gguf_; }                        // config() stands for the metadata of a GGUF file
 
   bool has(std::string_view name) const { return places_.contains(name); }
   std::vector<std::string> names() const;                // sorted
@@ -52,11 +53,14 @@ class Checkpoint {
   std::string folder_;
   std::string config_file_;
   nlohmann::json config_;
+  bool is_gguf_ = false;
   std::vector<std::shared_ptr<const WeightFile>> files_;  // in the order of their names
   std::map<std::string, Place, std::less<>> places_;
 };
 
-// "decoder.", "layers.", "embed_tokens." and "norm." gain the "model." that a folder saved from the bare model lacks.
+// "decoder.", "layers.", "embed_tokens." and "norm." gain the "model." that a folder saved from the bare model lacks,
+// "wte.", "wpe.", "h." and "ln_f." GPT-2's "transformer."; a multimodal checkpoint's "language_model." is left out.
+// GPT-NeoX's "embed_out" is "lm_head".
 std::string canonical_tensor_name(const std::string& stored);
 
 // Reads a JSON file that must hold an object. Throws std::runtime_error, one line.

@@ -32,6 +32,7 @@ Checker::Checker(const Model& model, const Selection& selection, const Windows& 
                           options.device)),
       wide_(model.weights.values, at::kDouble, options.device),
       relu_(model.config().activation == Phi::relu),
+      router_(router_margin(program_, wide_, tokens_, at::kDouble)),
       differences_(program_, wide_, selection_, tokens_, relu_) {}
 
 CheckReport Checker::run(const Windows& windows) {
@@ -136,6 +137,10 @@ void Checker::describe(const Windows& windows) {
   add("loss", fmt::format("{:.12g}", exact_.loss));
   add("|gradient|", fmt::format("{:.12g}", l2(exact_.gradient)));
   add("|H V|", fmt::format("{:.12g}", hv_));
+  if (router_)
+    add("router", fmt::format("{:.3g} between the chosen expert's logit and the next at the closest of {} choices: "
+                              "derivatives hold while no token changes its expert",
+                              router_->smallest, router_->tokens));
   add("precision of the run", fmt::format("{} tangents, {} primal", precision_name(options_.precision),
                                           precision_name(options_.primal.value_or(at::kDouble))));
   add("versions", fmt::format("hesper {}, LibTorch {}", HESPER_VERSION, TORCH_VERSION));

@@ -27,7 +27,9 @@ void Checker::by_differences() {
     const double bound = 3 * (truncation + rounding);
     const std::string against = fmt::format("{}, h = {:.0e}", by, step);
     if (kinks > 0)
-      shown(what, against, error, bound, fmt::format("not to be trusted: {} ReLU inputs change sign", kinks));
+      shown(
+          what, against, error, bound,
+          fmt::format("not to be trusted: {} {}", kinks, relu_ ? "ReLU inputs change sign" : "tokens change experts"));
     else if (bound >= 1)
       shown(what, against, error, bound, "says nothing: rounding over h is larger than the value");
     else
@@ -71,14 +73,17 @@ void Checker::by_differences() {
       "v "
       "and u.H v are relative to |H v|, of g.v to |gradient|. Rounding noise measured: loss {:.0e}, gradient {:.0e}.",
       count, differences_.loss_noise(), differences_.gradient_noise()));
-  if (!relu_) return;
+  if (!relu_ && !router_) return;
   std::string which;
   for (double step : trusted) which += fmt::format("{}{:.0e}", which.empty() ? "" : ", ", step);
   report_.notes.push_back(
-      "The model has ReLU activations: its loss is smooth only between kinks, and a step that carries a ReLU input "
-      "across zero measures something else than the Hessian. " +
+      (relu_ ? std::string("The model has ReLU activations: its loss is smooth only between kinks, and a step that "
+                           "carries a ReLU input across zero measures something else than the Hessian. ")
+             : std::string("The model routes tokens to experts: its loss is smooth only while every token keeps its "
+                           "expert, and a step that changes one measures something else than the Hessian. ")) +
       (which.empty() ? "No step of this table is small enough to be trusted: try smaller ones."
-                     : "Steps in which no ReLU input changes sign, the only ones to be trusted: h = " + which + "."));
+                     : fmt::format("Steps in which no {}, the only ones to be trusted: h = {}.",
+                                   relu_ ? "ReLU input changes sign" : "token changes its expert", which)));
 }
 
 }  // namespace hesper

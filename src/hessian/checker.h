@@ -11,6 +11,7 @@
 #include "hessian/finite_differences.h"
 #include "ops/parameters.h"
 #include "ops/selection.h"
+#include "primal/primal.h"
 
 namespace hesper {
 
@@ -58,6 +59,7 @@ class Checker {
   const Tokens tokens_;
   const Parameters wide_;  // fp64
   const bool relu_;
+  const std::optional<RouterMargin> router_;
   const FiniteDifferences differences_;
   Tensor v_;  // (K, n) fp64, unit rows
   std::vector<std::string> names_;

@@ -30,7 +30,8 @@ import transformers
 
 constexpr const char* kBody = R"py(
 # The code of transformers names torch.float32 in its norms, rotary tables and softmax whatever the model's dtype. The
-# modules that hold it are handed a `torch` whose float32 is float64; the loss is written out below.
+# modules that hold it are handed a `torch` whose float32 is float64, and `x.float()` is float64 too; the loss is written
+# out below.
 class TorchOfDoubles:
     float = float32 = torch.float64
 
@@ -42,7 +43,8 @@ folder = sys.argv[1] if len(sys.argv) > 1 else MODEL
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 torch.set_default_dtype(torch.float64)
-kind = transformers.AutoConfig.from_pretrained(folder).model_type
+torch.Tensor.float = torch.Tensor.double
+kind = transformers.AutoConfig.from_pretrained(folder).model_type.removesuffix("_text")
 for module in ("modeling_rope_utils", f"models.{kind}.modeling_{kind}"):
     importlib.import_module("transformers." + module).torch = TorchOfDoubles()
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float64, attn_implementation="eager").eval()
@@ -189,6 +191,15 @@ std::string check_script(const Model& model, const Selection& selection, const W
         fmt::format("check script: {} is a GGUF file, and the script needs a folder in Hugging Face layout",
                     model.checkpoint.config_file()));
   }
+
+  if (model.config().language_part)
+    throw std::invalid_argument(
+        fmt::format("check script: {} is a multimodal checkpoint, and the script needs a text model's folder",
+                    model.checkpoint.config_file()));
+  for (const SelectedPart& part : selection.parts())
+    if (const ParameterSpec& spec = model.weights.specs.at(part.parameter); spec.piece)
+      throw std::invalid_argument(fmt::format("check script: {} is a piece of {}, and the script names whole tensors",
+                                              spec.name, spec.piece->tensor));
 
   const Selection mine = selection.to(options.device);
   const Program program = build_program(model.config(), windows.ids.size(1), options.device);

@@ -8,6 +8,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "ops/experts.h"
+
 namespace hesper {
 namespace {
 
@@ -48,7 +50,7 @@ FiniteDifferences::FiniteDifferences(const Program& program, const Parameters& p
     : program_(program), parameters_(parameters), selection_(selection), tokens_(tokens), relu_(relu) {
   const at::NoGradGuard no_grad;
   const Tensor zero = at::zeros({selection.size()}, at::TensorOptions(at::kDouble).device(parameters.device()));
-  if (relu) signs_ = relu_signs(parameters);
+  pieces_ = pieces(parameters);
   origin_ = evaluate(zero);
   // f(h) - 2 f(0) + f(-h) = h^2 f'' + noise, noise of standard deviation sqrt(6) e
   const double size = std::sqrt(static_cast<double>(selection.size()));
@@ -79,10 +81,12 @@ double FiniteDifferences::loss_at(const Tensor& d) const {
   return run_forward(program_, moved(d), tokens_, at::kDouble).mean().item<double>();
 }
 
-Tensors FiniteDifferences::relu_signs(const Parameters& parameters) const {
+Tensors FiniteDifferences::pieces(const Parameters& parameters) const {
+  const auto routes = [](const auto& op) { return dynamic_cast<const ExpertInput*>(op.get()) != nullptr; };
+  if (!relu_ && std::none_of(program_.ops().begin(), program_.ops().end(), routes)) return {};
   const Selection nothing;
   const Primal p{tokens_, parameters, nothing, at::kDouble, false};
-  Tensors values(program_.values()), signs;
+  Tensors values(program_.values()), pieces;
   std::vector<int> last(program_.values(), -1);
   const auto& ops = program_.ops();
   for (size_t i = 0; i < ops.size(); ++i)
@@ -91,21 +95,23 @@ Tensors FiniteDifferences::relu_signs(const Parameters& parameters) const {
     const Op& op = *ops[i];
     Tensors x;
     for (int input : op.inputs) x.push_back(values[input]);
-    if (dynamic_cast<const Activation*>(&op) || dynamic_cast<const GatedActivation*>(&op)) signs.push_back(x[0].gt(0));
+    if (relu_ && (dynamic_cast<const Activation*>(&op) || dynamic_cast<const GatedActivation*>(&op)))
+      pieces.push_back(x[0].gt(0));
+    if (const auto* expert = dynamic_cast<const ExpertInput*>(&op)) pieces.push_back(expert->chosen(x[1]));
     Kept nothing_kept;
     values[op.output] = op.forward(p, x, nothing_kept);
     for (int input : op.inputs)
       if (last[input] == static_cast<int>(i)) values[input] = Tensor();
   }
-  return signs;
+  return pieces;
 }
 
 int64_t FiniteDifferences::kinks(const Tensor& d) const {
-  if (!relu_) return 0;
+  if (pieces_.empty()) return 0;
   const at::NoGradGuard no_grad;
   int64_t count = 0;
-  const Tensors signs = relu_signs(moved(d));
-  for (size_t i = 0; i < signs.size(); ++i) count += signs[i].ne(signs_[i]).sum().item<int64_t>();
+  const Tensors there = pieces(moved(d));
+  for (size_t i = 0; i < there.size(); ++i) count += there[i].ne(pieces_[i]).sum().item<int64_t>();
   return count;
 }
 

@@ -12,7 +12,8 @@
 // e_l and e_g, the rounding noise of one evaluation, are measured: second differences over steps of 1e-10, where
 // nothing but noise is left. Truncation is estimated from neighbouring steps (Richardson). A ReLU network is smooth
 // only between kinks: where a ReLU input changes sign inside the step, differences mix two different Hessians and no
-// formula above holds. Such steps are found by comparing the signs of all ReLU inputs.
+// formula above holds. Such steps are found by comparing the signs of all ReLU inputs. So is a mixture of experts: the
+// experts of all tokens are compared.
 #include <optional>
 
 #include "primal/primal.h"
@@ -27,7 +28,7 @@ struct Estimate {
 
 struct Differences {
   double step = 0;    // h
-  int64_t kinks = 0;  // ReLU inputs that change sign inside the step; the values are to be trusted only where this is 0
+  int64_t kinks = 0;  // ReLU inputs that change sign, tokens that change experts: to be trusted only where this is 0
   Estimate slope_forward, slope_central;          // ()
   Estimate curvature_forward, curvature_central;  // ()
   Estimate column_forward, column_central;        // (n)
@@ -61,7 +62,7 @@ class FiniteDifferences {
 
   /// The parameters at theta + d, d (n) on the selection.
   Parameters moved(const Tensor& d) const;
-  /// ReLU inputs whose sign at theta + d differs from that at theta; 0 without ReLU.
+  /// ReLU inputs whose sign, and tokens whose expert, at theta + d differs from that at theta.
   int64_t kinks(const Tensor& d) const;
 
  private:
@@ -71,7 +72,8 @@ class FiniteDifferences {
   };
   Point evaluate(const Tensor& d) const;
   double loss_at(const Tensor& d) const;
-  Tensors relu_signs(const Parameters& parameters) const;
+  /// Signs of all ReLU inputs, experts of all tokens; nothing of a smooth model.
+  Tensors pieces(const Parameters& parameters) const;
   void check(const Tensor& v, const std::vector<double>& steps) const;
 
   const Program& program_;
@@ -79,7 +81,7 @@ class FiniteDifferences {
   const Selection& selection_;
   const Tokens& tokens_;
   bool relu_;
-  Tensors signs_;  // per activation op: bool (rows, F), at theta
+  Tensors pieces_;  // per activation op: bool (rows, F), at theta
   Point origin_;
   double loss_noise_ = 0, gradient_noise_ = 0;
 };

@@ -36,11 +36,12 @@ std::string label_of(const ParameterSpec& spec) {
   return spec.linear_weight ? spec.layer : local_name(spec);
 }
 
-// Layers of a block that have a matrix, in module order.
+// Layers of the blocks that have a matrix, in module order.
 std::vector<std::string> block_layers(const std::vector<ParameterSpec>& table) {
   std::vector<std::string> layers;
+  std::set<std::string> seen;
   for (const ParameterSpec& spec : table) {
-    if (spec.block == 0 && spec.linear_weight) layers.push_back(spec.layer);
+    if (spec.block >= 0 && spec.linear_weight && seen.insert(spec.layer).second) layers.push_back(spec.layer);
   }
   return layers;
 }
@@ -74,7 +75,7 @@ class Chooser {
       refuse("--layer {}: this model's head is tied to the embedding: select {}", layer, table_.at(0).name);
     }
     refuse("--layer {}: no such layer; a block has {}; any parameter can be given by its full name", layer,
-           fmt::join(layers_, ", "));
+           fmt::join(with_experts_joined(layers_), ", "));
   }
 
   const std::set<size_t>& chosen() const { return chosen_; }  // places in the table
@@ -104,7 +105,8 @@ class Chooser {
     for (const std::string& layer : layers_) {
       if (last_component(layer) == name) candidates.push_back(layer);
     }
-    if (candidates.size() > 1) refuse("--layer {}: could be {}", name, fmt::join(candidates, " or "));
+    if (candidates.size() > 1)
+      refuse("--layer {}: could be {}", name, fmt::join(with_experts_joined(candidates), " or "));
     return !candidates.empty() && add([&](const auto& spec) { return accept(spec) && spec.layer == candidates[0]; });
   }
 

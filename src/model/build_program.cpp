@@ -4,6 +4,14 @@
 
 namespace hesper {
 
+AttentionShape attention_shape(const ModelConfig& c, int64_t block) {
+  const auto i = static_cast<size_t>(block);
+  AttentionShape shape{c.heads, c.kv_heads, c.head_dim, c.attention_scale, c.window[i], 0, c.attention_softcap};
+  if (c.scale_by_block) shape.scale /= static_cast<double>(block + 1);
+  if (!c.chunked.empty() && c.chunked[i]) shape.chunk = c.chunk;
+  return shape;
+}
+
 Program build_program(const ModelConfig& config, int64_t seqlen, at::Device device) {
   std::vector<std::string> names;
   for (const ParameterSpec& spec : parameter_table(config)) names.push_back(spec.name);
@@ -12,8 +20,20 @@ Program build_program(const ModelConfig& config, int64_t seqlen, at::Device devi
     case Family::opt:
       write_opt(program, config);
       break;
+    case Family::gpt2:
+      write_gpt2(program, config);
+      break;
+    case Family::gpt_neox:
+      write_gpt_neox(program, config, seqlen);
+      break;
     case Family::llama:
       write_llama(program, config, seqlen);
+      break;
+    case Family::gemma:
+      write_gemma(program, config, seqlen);
+      break;
+    case Family::llama4:
+      write_llama4(program, config, seqlen);
       break;
   }
   return program;

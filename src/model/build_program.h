@@ -10,6 +10,13 @@ namespace hesper {
 Program build_program(const ModelConfig& config, int64_t seqlen, at::Device device = at::kCPU);
 
 void write_opt(Program& program, const ModelConfig& config);
+void write_gpt2(Program& program, const ModelConfig& config);
+void write_gpt_neox(Program& program, const ModelConfig& config, int64_t seqlen);
 void write_llama(Program& program, const ModelConfig& config, int64_t seqlen);
+void write_gemma(Program& program, const ModelConfig& config, int64_t seqlen);
+void write_llama4(Program& program, const ModelConfig& config, int64_t seqlen);
+
+/// H, G, D, c, window and cap of a block.
+AttentionShape attention_shape(const ModelConfig& config, int64_t block);
 
 }  // namespace hesper

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "checkpoint/checkpoint.h"
 #include "model/config_reader.h"
 #include "model/families.h"
 
@@ -17,13 +18,55 @@ namespace {
 
 using nlohmann::json;
 
+struct ModelType {
+  std::vector<std::string> stems;  // how its classes begin: STEMForCausalLM, STEMModel
+  ModelConfig (*parse)(const ConfigReader&);
+  std::vector<std::string> reads;  // fields of the table below that its parser reads itself
+};
+
+const std::map<std::string, ModelType>& model_types() {
+  static const std::map<std::string, ModelType> types = {
+      {"gemma2",
+       {{"Gemma2"},
+        parse_gemma_config,
+        {"sliding_window", "layer_types", "attn_logit_softcapping", "final_logit_softcapping",
+         "query_pre_attn_scalar"}}},
+      {"gemma3_text",
+       {{"Gemma3", "Gemma3Text"},
+        parse_gemma_config,
+        {"sliding_window", "layer_types", "attn_logit_softcapping", "final_logit_softcapping",
+         "query_pre_attn_scalar"}}},
+      {"gpt2", {{"GPT2", "GPT2LMHead"}, parse_gpt2_config, {}}},
+      {"gpt_neox", {{"GPTNeoX"}, parse_gpt_neox_config, {"rotary_pct", "use_parallel_residual"}}},
+      {"llama", {{"Llama", "LLaMA"}, parse_llama_config, {}}},
+      {"llama4_text",
+       {{"Llama4", "Llama4Text"},
+        parse_llama4_config,
+        {"attention_chunk_size", "no_rope_layers", "no_rope_layer_interval", "use_qk_norm", "num_local_experts",
+         "layer_types"}}},
+      {"mistral", {{"Mistral"}, parse_llama_config, {"sliding_window"}}},
+      {"opt", {{"OPT"}, parse_opt_config, {}}},
+      {"phi3", {{"Phi3"}, parse_llama_config, {"sliding_window", "partial_rotary_factor", "auto_map"}}},
+      {"qwen2", {{"Qwen2"}, parse_llama_config, {"sliding_window", "use_sliding_window", "layer_types"}}},
+      {"qwen3", {{"Qwen3"}, parse_llama_config, {"sliding_window", "use_sliding_window", "layer_types"}}},
+  };
+  return types;
+}
+
+// Model types whose language part is the model of text_config.
+const std::map<std::string, std::string>& multimodal_types() {
+  static const std::map<std::string, std::string> types = {{"gemma3", "gemma3_text"}, {"llama4", "llama4_text"}};
+  return types;
+}
+
 // Fields that other models (or forks of these) use to change the mathematics, with the values that change nothing.
-// transformers' own OPT and LLaMA code would ignore most of them in silence.
-void refuse_unsupported(const ConfigReader& config) {
+// transformers' own code of a model that does not know them would ignore most in silence.
+void refuse_unsupported(const ConfigReader& config, const std::vector<std::string>& reads) {
   static const std::vector<std::pair<const char*, std::vector<json>>> neutral = {
       {"quantization_config", {}},
       {"compression_config", {}},
       {"auto_map", {}},  // the folder's own modelling code
+      {"sliding_window", {}},
       {"use_sliding_window", {false}},
       {"attention_chunk_size", {}},
       {"attn_logit_softcapping", {}},
@@ -52,33 +95,28 @@ void refuse_unsupported(const ConfigReader& config) {
       {"n_routed_experts", {0, 1}},
       {"parallel_attn", {false}},
       {"use_parallel_residual", {false}},
+      {"use_bidirectional_attention", {false}},
       {"is_encoder_decoder", {false}},
       {"add_cross_attention", {false}},
       {"pruned_heads", {json::object()}},
   };
-  for (const auto& [key, values] : neutral) config.only(key, values);
+  const auto read = [&](const char* key) { return std::find(reads.begin(), reads.end(), key) != reads.end(); };
+  for (const auto& [key, values] : neutral)
+    if (!read(key)) config.only(key, values);
 
-  if (const json* types = config.find("layer_types")) {
+  if (const json* types = config.find("layer_types"); types != nullptr && !read("layer_types")) {
     const bool full = types->is_array() && std::all_of(types->begin(), types->end(),
                                                        [](const json& type) { return type == "full_attention"; });
     if (!full) config.refuse("layer_types", "is not supported (full_attention alone is)");
   }
 }
 
-// Model types and how their classes begin.
-const std::map<std::string, std::vector<std::string>>& architecture_stems() {
-  static const std::map<std::string, std::vector<std::string>> stems = {
-      {"llama", {"Llama", "LLaMA"}}, {"mistral", {"Mistral"}}, {"opt", {"OPT"}}, {"qwen2", {"Qwen2"}}};
-  return stems;
-}
-
-// "OPTForCausalLM" and the bare "OPTModel"; LLaMA's first checkpoints wrote "LLaMA".
-void check_architectures(const ConfigReader& config, const std::string& model_type) {
+// "OPTForCausalLM" and the bare "OPTModel"; LLaMA's first checkpoints wrote "LLaMA", GPT-2's class is GPT2LMHeadModel.
+void check_architectures(const ConfigReader& config, const std::vector<std::string>& stems) {
   const json* names = config.find("architectures");
   if (names == nullptr) return;
   if (!names->is_array()) config.refuse("architectures", "is not a list");
   for (const json& name : *names) {
-    const std::vector<std::string>& stems = architecture_stems().at(model_type);
     const bool supported = std::any_of(stems.begin(), stems.end(), [&](const std::string& stem) {
       return name == stem + "ForCausalLM" || name == stem + "Model";
     });
@@ -86,47 +124,75 @@ void check_architectures(const ConfigReader& config, const std::string& model_ty
   }
 }
 
-}  // namespace
-
-ModelConfig parse_config(const json& object, const std::string& file) {
-  const ConfigReader config(object, file);
-  const std::string model_type = config.text("model_type");
-  if (!architecture_stems().contains(model_type))
-    config.refuse("model_type", "is not supported (opt, llama, mistral, qwen2 are)");
-  check_architectures(config, model_type);
-  refuse_unsupported(config);
-  if (model_type != "qwen2") config.only("sliding_window", {});  // Qwen2 has a switch beside it
-  if (model_type == "mistral" && !object.contains("sliding_window")) {
-    config.refuse("sliding_window", "then means a window of 4096, which is not supported (null means none)");
+ModelConfig parse_text_config(const ConfigReader& config) {
+  const std::string name = config.text("model_type");
+  const auto type = model_types().find(name);
+  if (type == model_types().end()) {
+    std::string known;
+    for (const std::string& each : supported_model_types()) known += (known.empty() ? "" : ", ") + each;
+    config.refuse("model_type", fmt::format("is not supported ({} are)", known));
   }
-  return model_type == "opt" ? parse_opt_config(config) : parse_llama_config(config);
+  check_architectures(config, type->second.stems);
+  refuse_unsupported(config, type->second.reads);
+  return type->second.parse(config);
 }
 
-std::vector<double> rotary_inverse_frequencies(const ModelConfig& config, int64_t seqlen) {
-  if (config.family != Family::llama || seqlen < 1) {
+}  // namespace
+
+std::vector<std::string> supported_model_types() {
+  std::vector<std::string> names;
+  for (const auto& [name, type] : model_types()) names.push_back(name);
+  for (const auto& [name, text] : multimodal_types()) names.push_back(name);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+ModelConfig parse_config(const json& object, const std::string& file, bool from_gguf) {
+  const ConfigReader config(object, file, "", from_gguf);
+  const auto multimodal = multimodal_types().find(config.text("model_type", ""));
+  if (multimodal == multimodal_types().end()) return parse_text_config(config);
+  config.only("quantization_config", {});
+  const json* text = config.find("text_config");
+  if (text == nullptr) config.refuse("text_config", "is needed: the language part of a multimodal model");
+  const ConfigReader inner(*text, file, "text_config.");
+  if (const std::string type = inner.text("model_type"); type != multimodal->second)
+    inner.refuse("model_type", fmt::format("is not supported ({} is)", multimodal->second));
+  ModelConfig out = parse_text_config(inner);
+  out.language_part = true;
+  return out;
+}
+
+ModelConfig parse_config(const Checkpoint& checkpoint) {
+  return parse_config(checkpoint.config(), checkpoint.config_file(), checkpoint.is_gguf());
+}
+
+std::vector<double> rotary_inverse_frequencies(const ModelConfig& config, int64_t seqlen, int64_t block) {
+  if (config.rotary_dims == 0 || seqlen < 1) {
     throw std::invalid_argument(
         fmt::format("[rotary] no frequencies for a model of type {} and {} tokens", config.model_type, seqlen));
   }
-  const RopeScaling& rope = config.rope;
-  const auto dim = static_cast<double>(config.head_dim);
+  const bool local = config.local_rope_theta > 0 && config.window.at(static_cast<size_t>(block)) > 0;
+  const RopeScaling unscaled, &rope = local ? unscaled : config.rope;
+  const auto dim = static_cast<double>(config.rotary_dims);
   const auto trained = static_cast<double>(config.max_positions);
   const double tokens = std::max(static_cast<double>(seqlen), trained);
 
   // dynamic: theta' = theta (factor T / T0 - (factor - 1))^(D / (D - 2)), T0 the trained length, T at least T0
-  double theta = config.rope_theta;
+  double theta = local ? config.local_rope_theta : config.rope_theta;
   if (rope.type == RopeType::dynamic) {
     theta *= std::pow(rope.factor * tokens / trained - (rope.factor - 1), dim / (dim - 2));
   }
 
   std::vector<double> frequencies;
-  for (int64_t i = 0; i < config.head_dim; i += 2) {
+  for (int64_t i = 0; i < config.rotary_dims; i += 2) {
     double frequency = 1 / std::pow(theta, static_cast<double>(i) / dim);
     if (rope.type == RopeType::linear) frequency /= rope.factor;
     if (rope.type == RopeType::llama3) {
-      // wavelengths above T0/low are stretched by factor, below T0/high kept, linearly blended in between
+      // wavelengths above T0/low are stretched by factor, below T0/high kept, linearly blended in between (of LLaMA 4,
+      // whose two bounds are one, nothing is in between)
+      const double low = rope.low_freq_factor, high = rope.high_freq_factor;
       const double turns = static_cast<double>(rope.original_max_positions) * frequency / (2 * std::numbers::pi);
-      const double smooth =
-          std::clamp((turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor), 0.0, 1.0);
+      const double smooth = high > low ? std::clamp((turns - low) / (high - low), 0.0, 1.0) : turns < low ? 0.0 : 1.0;
       frequency = (1 - smooth) * frequency / rope.factor + smooth * frequency;
     }
     if (rope.type == RopeType::divisors) frequency /= rope.divisors[static_cast<size_t>(i / 2)];

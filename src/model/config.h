@@ -10,7 +10,7 @@ namespace hesper {
 
 enum class Phi;  // ops/activation.h
 
-enum class Family { opt, llama };
+enum class Family { opt, llama, gpt2, gpt_neox, gemma, llama4 };  // gemma: Gemma 2 and 3
 
 enum class RopeType { standard, linear, dynamic, llama3, divisors };  // standard is "default" in config.json
 
@@ -26,45 +26,79 @@ struct RopeScaling {
 // What config.json says of a model, with transformers' defaults filled in and every value checked.
 struct ModelConfig {
   Family family = Family::opt;
-  std::string model_type;     // as in config.json: "opt", "llama", "mistral", "qwen2"
-  int64_t vocab = 0;          // V
-  int64_t width = 0;          // C
-  int64_t heads = 0;          // H
-  int64_t kv_heads = 0;       // G, divides H; H for OPT
-  int64_t head_dim = 0;       // D; H D need not be C for LLaMA
-  int64_t hidden = 0;         // F
-  int64_t blocks = 0;         // L
-  int64_t max_positions = 0;  // the longest window of OPT; for LLaMA what it was trained for
-  double norm_eps = 0;        // of every layer norm or RMS norm
+  std::string model_type;      // as in config.json: "opt", "llama", "mistral", "qwen2", ...
+  bool language_part = false;  // of a multimodal checkpoint, whose other tensors are left alone
+  int64_t vocab = 0;           // V
+  int64_t width = 0;           // C
+  int64_t heads = 0;           // H
+  int64_t kv_heads = 0;        // G, divides H
+  int64_t head_dim = 0;        // D; H D need not be C
+  int64_t hidden = 0;          // F
+  int64_t blocks = 0;          // L
+  int64_t max_positions = 0;   // the longest window where positions are learned, else what it was trained for
+  double norm_eps = 0;         // of every layer norm or RMS norm
   Phi activation{};
   bool tied_head = false;  // lm_head.weight is the embedding
   std::optional<int64_t> bos_id;
   std::vector<int64_t> eos_ids;
 
+  // Attention
+  double attention_scale = 1;    // c of its scores
+  double attention_softcap = 0;  // 0: none
+  std::vector<int64_t> window;   // (L) keys that a token of the block sees, itself among them; 0: all before it
+  bool attention_bias = false;   // of q, k and v
+  bool output_bias = false;      // of what follows the heads
+  bool qk_norm = false;          // queries and keys are normed head by head
+
+  // Rotary embedding
+  int64_t rotary_dims = 0;  // channels of a head that are turned; 0: positions are learned
+  double rope_theta = 0;
+  RopeScaling rope;
+  double local_rope_theta = 0;  // of the blocks with a window, unscaled; 0: as everywhere
+
   // OPT
-  int64_t embed_dim = 0;    // word_embed_proj_dim; project_in and project_out exist where it is not C (C for LLaMA)
+  int64_t embed_dim = 0;    // word_embed_proj_dim; project_in and project_out exist where it is not C (C elsewhere)
   bool norm_before = true;  // do_layer_norm_before
   bool final_norm = true;   // do_layer_norm_before and not _remove_final_layer_norm
   bool bias = true;         // enable_bias: of the block's linear layers
   bool norm_affine = true;  // layer_norm_elementwise_affine: the norms have gain and bias
 
-  // LLaMA
-  double rope_theta = 0;
-  RopeScaling rope;
-  bool attention_bias = false;  // q, k and v
-  bool output_bias = false;     // o
-  bool mlp_bias = false;        // gate, up and down
+  bool mlp_bias = false;          // LLaMA: gate, up and down
+  bool fused_layers = false;      // Phi-3: q, k, v in one matrix, gate and up in another
+  bool scale_by_block = false;    // GPT-2: scores of block i over i + 1
+  bool parallel_residual = true;  // GPT-NeoX: both halves of a block read its input
+  double logits_softcap = 0;      // Gemma 2; 0: none
+
+  // LLaMA 4
+  int64_t experts = 0;             // E of a mixture
+  int64_t experts_per_token = 1;   // slots
+  std::vector<char> moe;           // (L) 1: the block has a mixture, 0: a dense MLP
+  int64_t dense_hidden = 0;        // hidden width of a dense MLP; `hidden` is that of an expert
+  std::vector<char> rotary_block;  // (L) 0: no rotary embedding, queries scaled by position
+  int64_t chunk = 0;               // tokens of an attention chunk; 0: none
+  std::vector<char> chunked;       // (L)
+  bool temperature = false;        // queries of blocks without rotary embedding: times
+  double temperature_floor = 1;    // 1 + temperature_scale log(1 + floor((t + 1) / temperature_floor)) at position t
+  double temperature_scale = 0;
 };
 
-// Reads a config.json of model_type opt, llama, mistral or qwen2 (both without sliding window). `file` is the name
-// errors start with. Throws std::runtime_error, one line: a value out of range, or, by name, a field that asks for
-// mathematics which is not supported. Fields that change nothing here (dropout, initialisation, caches, pretraining_tp)
-// are ignored.
-ModelConfig parse_config(const nlohmann::json& json, const std::string& file);
+class Checkpoint;
 
-// The D/2 angles per position of LLaMA's rotary embedding, as transformers' ROPE_INIT_FUNCTIONS define them, in fp64.
-// seqlen (tokens of a window) matters for the dynamic type alone. No supported type scales the cosines and sines.
-// Throws std::invalid_argument for a model without rotary embedding or seqlen < 1.
-std::vector<double> rotary_inverse_frequencies(const ModelConfig& config, int64_t seqlen);
+// The language model of a checkpoint's config.json or GGUF file.
+ModelConfig parse_config(const Checkpoint& checkpoint);
+// The model types that parse_config reads.
+std::vector<std::string> supported_model_types();
+
+// Reads a config.json; of llama4 and gemma3 its text_config. `file` is the name errors start with. `from_gguf`: json
+// stands for the metadata of a GGUF file, which may ask for rotary divisors. Throws std::runtime_error, one line: a
+// value out of range, or, by name, a field that asks for mathematics which is not supported. Fields that change nothing
+// here (dropout, initialisation, caches, pretraining_tp) are ignored.
+ModelConfig parse_config(const nlohmann::json& json, const std::string& file, bool from_gguf = false);
+
+// The angles per position of a block's rotary embedding, one for each pair of turned channels, as transformers'
+// ROPE_INIT_FUNCTIONS define them, in fp64. seqlen (tokens of a window) matters for the dynamic type alone. No
+// supported type scales the cosines and sines. Throws std::invalid_argument for a model without rotary embedding or
+// seqlen < 1.
+std::vector<double> rotary_inverse_frequencies(const ModelConfig& config, int64_t seqlen, int64_t block = 0);
 
 }  // namespace hesper

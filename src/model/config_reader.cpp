@@ -29,8 +29,8 @@ bool fits(const json& value, int64_t least, int64_t most) {
 
 }  // namespace
 
-ConfigReader::ConfigReader(const json& object, std::string file, std::string prefix)
-    : object_(object), file_(std::move(file)), prefix_(std::move(prefix)) {
+ConfigReader::ConfigReader(const json& object, std::string file, std::string prefix, bool from_gguf)
+    : object_(object), file_(std::move(file)), prefix_(std::move(prefix)), from_gguf_(from_gguf) {
   if (!object_.is_object()) {
     throw std::runtime_error(prefix_.empty() ? fmt::format("{}: not a JSON object", file_)
                                              : fmt::format("{}: {} is {}, expected an object", file_,
@@ -90,6 +90,25 @@ std::string ConfigReader::text(const char* key, std::optional<std::string> fallb
   }
   if (!value->is_string()) refuse(key, "is not a string");
   return value->get<std::string>();
+}
+
+std::optional<std::vector<int64_t>> ConfigReader::choices(const char* key, int64_t count,
+                                                          const std::vector<json>& values) const {
+  const json* list = find(key);
+  if (list == nullptr) return std::nullopt;
+  if (!list->is_array() || static_cast<int64_t>(list->size()) < count)
+    refuse(key, fmt::format("is not a list of {} values", count));
+  std::vector<int64_t> out;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto it = std::find(values.begin(), values.end(), (*list)[static_cast<size_t>(i)]);
+    if (it == values.end()) {
+      std::string known;
+      for (const json& value : values) known += (known.empty() ? "" : ", ") + value.dump();
+      refuse(key, fmt::format("is not supported ({} are)", known));
+    }
+    out.push_back(it - values.begin());
+  }
+  return out;
 }
 
 std::vector<int64_t> ConfigReader::token_ids(const char* key, std::vector<int64_t> fallback) const {

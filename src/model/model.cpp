@@ -4,7 +4,7 @@ namespace hesper {
 
 Model load_model(const std::string& folder) {
   Checkpoint checkpoint = Checkpoint::open(folder);
-  const ModelConfig config = parse_config(checkpoint.config(), checkpoint.config_file());
+  const ModelConfig config = parse_config(checkpoint);
   Weights weights = load_weights(checkpoint, config);
   return {std::move(checkpoint), std::move(weights)};
 }

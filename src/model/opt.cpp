@@ -2,8 +2,6 @@
 // is narrower than the model.
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "model/build_program.h"
 
 namespace hesper {
@@ -11,7 +9,6 @@ namespace hesper {
 void write_opt(Program& p, const ModelConfig& c) {
   const std::string root = "model.decoder.";
   const auto norm = [&](int x, const std::string& name) { return p.layer_norm(x, name, c.norm_eps); };
-  const AttentionShape shape{c.heads, c.heads, c.head_dim, 1 / std::sqrt(static_cast<double>(c.head_dim))};
 
   int x = p.token_embedding(root + "embed_tokens.weight");
   if (c.embed_dim != c.width) x = p.linear(x, root + "project_in");
@@ -22,7 +19,7 @@ void write_opt(Program& p, const ModelConfig& c) {
     const int k = p.linear(h, block + "self_attn.k_proj");
     const int v = p.linear(h, block + "self_attn.v_proj");
     const int q = p.linear(h, block + "self_attn.q_proj");
-    x = p.add(x, p.linear(p.attention(q, k, v, shape), block + "self_attn.out_proj"));
+    x = p.add(x, p.linear(p.attention(q, k, v, attention_shape(c, i)), block + "self_attn.out_proj"));
     if (!c.norm_before) x = norm(x, block + "self_attn_layer_norm");
     h = c.norm_before ? norm(x, block + "final_layer_norm") : x;
     x = p.add(x, p.linear(p.activation(p.linear(h, block + "fc1"), c.activation), block + "fc2"));

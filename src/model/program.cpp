@@ -6,17 +6,18 @@
 #include <set>
 #include <stdexcept>
 
-#include "ops/linear.h"
-#include "ops/wiring.h"
+#include "ops/experts.h"
 
 namespace hesper {
 
 Program::Program(std::vector<std::string> parameter_names, at::Device device)
-    : names_(std::move(parameter_names)), device_(device) {}
+    : names_(std::move(parameter_names)), device_(device) {
+  for (size_t i = 0; i < names_.size(); ++i) numbers_.emplace(names_[i], static_cast<int>(i));
+}
 
 int Program::parameter(const std::string& name) const {
-  const auto it = std::find(names_.begin(), names_.end(), name);
-  return it == names_.end() ? -1 : static_cast<int>(it - names_.begin());
+  const auto it = numbers_.find(name);
+  return it == numbers_.end() ? -1 : it->second;
 }
 
 int Program::required(const std::string& name) const {
@@ -38,25 +39,39 @@ int Program::token_embedding(const std::string& table) {
 int Program::position_embedding(const std::string& table, int64_t offset) {
   return append<Embedding>(Embedding::By::position, required(table), offset);
 }
-int Program::linear(int x, const std::string& layer) {
-  return append<Linear>(x, required(layer + ".weight"), parameter(layer + ".bias"));
+int Program::linear(int x, const std::string& layer, Linear::Stored stored) {
+  return append<Linear>(x, required(layer + ".weight"), parameter(layer + ".bias"), stored);
 }
 int Program::layer_norm(int x, const std::string& layer, double eps) {
   return append<Norm>(Norm::Kind::layer, x, parameter(layer + ".weight"), parameter(layer + ".bias"), eps);
 }
-int Program::rms_norm(int x, const std::string& layer, double eps) {
-  return append<Norm>(Norm::Kind::rms, x, required(layer + ".weight"), -1, eps);
+int Program::rms_norm(int x, const std::string& layer, double eps, int64_t heads, double gain_offset) {
+  return append<Norm>(Norm::Kind::rms, x, layer.empty() ? -1 : required(layer + ".weight"), -1, eps, heads,
+                      gain_offset);
 }
 int Program::activation(int x, Phi phi) { return append<Activation>(x, phi); }
 int Program::gated_activation(int a, int u, Phi phi) { return append<GatedActivation>(a, u, phi); }
 int Program::add(int a, int b) { return append<Add>(a, b); }
-int Program::rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens) {
-  return append<Rotary>(x, inverse_frequencies, tokens, device_);
+int Program::scale(int x, const std::vector<double>& factors) { return append<Scale>(x, factors, device_); }
+int Program::channels(int x, int64_t width, int64_t begin, int64_t end) {
+  return append<Channels>(x, width, begin, end);
+}
+int Program::rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, int64_t head_dim,
+                    Rotary::Pairs pairs) {
+  return append<Rotary>(x, inverse_frequencies, tokens, device_, head_dim, pairs);
+}
+int Program::expert_input(int h, int logits, int64_t experts, int64_t slot) {
+  return append<ExpertInput>(h, logits, experts, slot);
+}
+int Program::expert_linear(int x, int logits, const std::vector<std::string>& layers, int64_t slot) {
+  std::vector<int> weights;
+  for (const std::string& layer : layers) weights.push_back(required(layer + ".weight"));
+  return append<ExpertLinear>(x, logits, std::move(weights), slot);
 }
 int Program::attention(int q, int k, int v, AttentionShape shape) { return append<Attention>(q, k, v, shape); }
 
-void Program::head(int x, const std::string& table) {
-  head_ = std::make_unique<CrossEntropyHead>(x, required(table));
+void Program::head(int x, const std::string& table, double softcap) {
+  head_ = std::make_unique<CrossEntropyHead>(x, required(table), softcap);
   cut_segments();
 }
 

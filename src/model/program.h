@@ -2,6 +2,7 @@
 // A model as a straight line of ops over values: what a family's list of calls writes down and every pass walks.
 // A value is (rows of tokens, width). Runs of token-local ops between two attentions form a segment, which tangent
 // passes execute a run of tokens at a time.
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,8 +10,10 @@
 #include "ops/activation.h"
 #include "ops/attention.h"
 #include "ops/cross_entropy.h"
+#include "ops/linear.h"
 #include "ops/norm.h"
 #include "ops/op.h"
+#include "ops/wiring.h"
 
 namespace hesper {
 
@@ -33,15 +36,23 @@ class Program {
   // The calls a family is written with. Names are the checkpoint's; a missing "NAME.bias" is allowed where said.
   int token_embedding(const std::string& table);
   int position_embedding(const std::string& table, int64_t offset);
-  int linear(int x, const std::string& layer);  // layer.weight, and layer.bias where the table has it
+  // layer.weight, and layer.bias where the table has it
+  int linear(int x, const std::string& layer, Linear::Stored stored = Linear::Stored::out_in);
   int layer_norm(int x, const std::string& layer, double eps);
-  int rms_norm(int x, const std::string& layer, double eps);
+  // Of each of `heads` runs of channels; without a layer, no gain.
+  int rms_norm(int x, const std::string& layer, double eps, int64_t heads = 1, double gain_offset = 0);
   int activation(int x, Phi phi);
   int gated_activation(int a, int u, Phi phi);
   int add(int a, int b);
-  int rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens);
+  int scale(int x, const std::vector<double>& factors);            // one, or one for each position
+  int channels(int x, int64_t width, int64_t begin, int64_t end);  // of each run of `width`
+  int rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, int64_t head_dim,
+             Rotary::Pairs pairs = Rotary::Pairs::halves);
+  // The token scaled by the score of the expert that its slot-th largest logit chooses, and that expert's layer.
+  int expert_input(int h, int logits, int64_t experts, int64_t slot);
+  int expert_linear(int x, int logits, const std::vector<std::string>& layers, int64_t slot);
   int attention(int q, int k, int v, AttentionShape shape);
-  void head(int x, const std::string& table);  // closes the program
+  void head(int x, const std::string& table, double softcap = 0);  // closes the program
 
   const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
   const CrossEntropyHead& cross_entropy() const { return *head_; }
@@ -58,6 +69,7 @@ class Program {
   void cut_segments();
 
   std::vector<std::string> names_;
+  std::map<std::string, int> numbers_;
   at::Device device_;
   std::vector<std::unique_ptr<Op>> ops_;
   std::unique_ptr<CrossEntropyHead> head_;

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -18,9 +20,22 @@ bool is_floating(at::ScalarType dtype) {
   return dtype == at::kDouble || dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
 }
 
-// Buffers that old checkpoints carry and no model reads.
-bool is_harmless(const std::string& name) {
-  return name.ends_with("rotary_emb.inv_freq") || name.ends_with("decoder.version");
+// Buffers that old checkpoints carry and no model reads (rotary tables, causal masks), and what is beside the language
+// part of a multimodal checkpoint.
+bool is_harmless(const std::string& name, const ModelConfig& config) {
+  for (const char* buffer : {"rotary_emb.inv_freq", "decoder.version"}) {
+    if (name.ends_with(buffer)) return true;
+  }
+  if (config.family == Family::gpt2 && (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")))
+    return true;
+  if (config.family == Family::gpt_neox &&
+      (name.ends_with(".attention.bias") || name.ends_with(".attention.masked_bias")))
+    return true;
+  constexpr std::string_view others[] = {"vision_model.", "vision_tower.", "multi_modal_projector."};
+  std::string_view rest = name;
+  if (rest.starts_with("model.")) rest.remove_prefix(6);
+  return config.language_part && std::any_of(std::begin(others), std::end(others),
+                                             [&](std::string_view part) { return rest.starts_with(part); });
 }
 
 // Flat place of the first NaN or infinity, -1 when there is none: an exponent of all ones, tested on the bits in runs
@@ -52,8 +67,23 @@ int64_t first_not_finite(const at::Tensor& tensor) {
   }
 }
 
+// A tensor of the checkpoint: a parameter, or a stack of them.
+struct Stored {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+Stored stored_of(const ParameterSpec& spec) {
+  return spec.piece ? Stored{spec.piece->tensor, spec.piece->shape} : Stored{spec.name, spec.shape};
+}
+
+// The parameter's place in its stored tensor; a view.
+at::Tensor piece_of(const ParameterSpec& spec, const at::Tensor& stored) {
+  if (!spec.piece) return stored;
+  return stored[spec.piece->expert].narrow(1, spec.piece->begin, spec.piece->end - spec.piece->begin).t();
+}
+
 // What is wrong with a stored tensor before its values are read; "" when nothing is.
-std::string header_fault(const Checkpoint& checkpoint, const ParameterSpec& spec) {
+std::string header_fault(const Checkpoint& checkpoint, const Stored& spec) {
   if (!checkpoint.has(spec.name)) {
     return fmt::format("{}: tensor {} is missing, expected shape {}", checkpoint.folder(), spec.name,
                        format_shape(spec.shape));
@@ -89,7 +119,7 @@ std::string tied_head_fault(const Checkpoint& checkpoint, const ParameterSpec& e
   return "";
 }
 
-std::string value_fault(const Checkpoint& checkpoint, const ParameterSpec& spec, const at::Tensor& value) {
+std::string value_fault(const Checkpoint& checkpoint, const Stored& spec, const at::Tensor& value) {
   const int64_t place = first_not_finite(value);
   if (place < 0) return "";
   return fmt::format("{}: tensor {} of shape {} is not finite in {}: {} at flat index {}", checkpoint.file(spec.name),
@@ -131,21 +161,28 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, st
   Faults faults;
   std::set<std::string> known;
   for (const ParameterSpec& spec : weights.specs) {
-    known.insert(spec.name);
-    faults.add(header_fault(checkpoint, spec));
+    const Stored stored = stored_of(spec);
+    if (known.insert(stored.name).second) faults.add(header_fault(checkpoint, stored));
   }
   for (const std::string& name : checkpoint.names()) {
-    if (known.contains(name) || is_harmless(name) || (config.tied_head && name == head_name)) continue;
+    if (known.contains(name) || is_harmless(name, config) || (config.tied_head && name == head_name)) continue;
     faults.add(fmt::format("{}: tensor {} of shape {} is no part of this model", checkpoint.file(name), printable(name),
                            format_shape(checkpoint.info(name).shape)));
   }
   faults.raise();
   if (config.tied_head && checkpoint.has(head_name)) faults.add(tied_head_fault(checkpoint, weights.specs[0]));
 
+  std::map<std::string, at::Tensor> stacks;  // each read and looked over once for all of its experts
   for (const ParameterSpec& spec : weights.specs) {
-    const at::Tensor stored = checkpoint.tensor(spec.name);
-    weights.values.push_back(dtype ? stored.to(*dtype) : stored);
-    faults.add(value_fault(checkpoint, spec, weights.values.back()));
+    const Stored stored = stored_of(spec);
+    at::Tensor value = spec.piece ? stacks[stored.name] : at::Tensor();
+    if (!value.defined()) {
+      value = checkpoint.tensor(stored.name);
+      if (dtype) value = value.to(*dtype);
+      faults.add(value_fault(checkpoint, stored, value));
+    }
+    if (spec.piece) stacks[stored.name] = value;
+    weights.values.push_back(piece_of(spec, value));
   }
   faults.raise();
   return weights;

@@ -15,6 +15,12 @@
 //                    O_bar
 // Grouped heads: query head h reads key/value head h / (H/G); adjoints of K and V are summed over the heads of a group.
 // L, r, Dl, Dl_dot are O(T); every T x T matrix lives a block of rows at a time.
+// A row may see fewer keys than its past: the last `window` of them (i - j < window), or those of its chunk of the
+// sequence (i/chunk = j/chunk). Scores may be capped, S = a tanh(U/a), U = c Q K^T (Gemma 2). With th = tanh(U/a),
+// S' = 1 - th^2, S'' = -2 th S'/a, what stands for S above becomes what stands for U:
+//   U_dot = c (Q_dot K^T + Q K_dot^T), S_dot = S' U_dot; dU = S' dS, dU_dot = S' dS_dot + S'' U_dot dS;
+//   Q_bar, K_bar and their tangents from dU, dU_dot; second order: + sum dS S'' U_dot_i U_dot_j, and w = dU beside
+//   K_dot
 #include "ops/op.h"
 
 namespace hesper {
@@ -24,6 +30,14 @@ struct AttentionShape {
   int64_t kv_heads = 1;  // G
   int64_t width = 1;     // D
   double scale = 1;      // c
+  int64_t window = 0;    // keys that a row sees, itself among them; 0: all
+  int64_t chunk = 0;     // tokens of a chunk; 0: the sequence is one
+  double softcap = 0;    // a; 0: none
+
+  /// True where no row of `tokens` tokens differs from plain causal attention, which alone the fused kernels know.
+  bool plain(int64_t tokens) const {
+    return softcap == 0 && (window == 0 || window >= tokens) && (chunk == 0 || chunk >= tokens);
+  }
 };
 
 class Attention : public Op {
@@ -39,16 +53,14 @@ class Attention : public Op {
   int64_t primal_scratch_bytes(int64_t tokens, int64_t sequences, int64_t element_size) const override;
   int64_t device_scratch_bytes(int64_t tokens, int64_t leading, int64_t element_size, bool fused) const override;
   bool token_local() const override { return false; }
-  OpCost cost(const OpShapes& s) const override {
-    const int64_t q = shape_.heads * shape_.width, kv = 2 * shape_.kv_heads * shape_.width, h = shape_.heads;
-    // Half of the T x T scores are in the future. Tile products: forward 2, adjoint 5, tangent 4, its adjoint 10;
-    // form 4.
-    const auto tile = static_cast<double>(s.tokens * q);
-    return {q, 2 * q + kv + h, 3 * q + kv + 2 * h, h, q + kv, 0, {2 * tile, 5 * tile, 4 * tile, 10 * tile, 4 * tile}};
-  }
+  bool composed(int64_t tokens) const override;
+  OpCost cost(const OpShapes& s) const override;
   std::string name() const override { return "attention"; }
 
  private:
+  /// True for the maps of attention_cpu.h.
+  bool on_cpu(const Tensor& x, int64_t tokens) const;
+  bool fused(const Tangent& t) const;
   AttentionShape shape_;
 };
 

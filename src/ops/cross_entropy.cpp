@@ -13,7 +13,7 @@
 
 namespace hesper {
 namespace {
-enum Tape { kX, kUp, kLse };  // (rows, C), U^T p (rows, C), logsumexp (rows, 1)
+enum Tape { kX, kUp, kLse };  // (rows, C), U^T p or U^T (z' p) (rows, C), logsumexp (rows, 1)
 
 // Logits of the primal pass at a time: 32 MiB in fp64 on a CPU, 512 MiB on a GPU, whose products must be large.
 int64_t primal_tile(at::Device device) { return int64_t{1} << (device.is_cpu() ? 22 : 26); }
@@ -44,13 +44,7 @@ struct CountedTokens {
   Tangent tangent(const Tangent& t) const { return {tokens, t.parameters, t.directions, tape, t.alive}; }
   Tensor rows_of(const Tensor& x_dot) const { return x_dot.defined() ? x_dot.index_select(1, index) : x_dot; }
 };
-// True where the fused kernels serve: on a GPU, the head's own weights at rest.
-bool serves_fused(const Tangent& t, int table, const Tensor& x_dot) {
-  return x_dot.defined() && fused::serves(x_dot) && !t.directions.touches(table) &&
-         t.parameters.stored(table).size(0) % 4 == 0;
-}
-
-// What they take: f(U's rows, z, z_dot, p.z_dot) for each tile of words.
+// What the fused kernels take: f(U's rows, z, z_dot, p.z_dot) for each tile of words.
 template <class F>
 void for_tiles(const Tangent& t, int table, const Tensor& x_dot, F f) {
   const Tensor U = t.parameters.get(table, t.parameters.working());
@@ -71,8 +65,27 @@ int64_t tangent_logits_tile(int64_t rows, int64_t words, bool whole, at::Device 
   return rows * word_step(rows, words, whole, device);
 }
 
+CrossEntropyHead::Logits CrossEntropyHead::logits_of(const Tensor& y) const {
+  if (softcap == 0) return {y, {}, {}};
+  const Tensor th = (y / softcap).tanh(), first = 1 - th.square();
+  return {th * softcap, first, th * first * (-2 / softcap)};
+}
+
 Tensor CrossEntropyHead::logits(const Parameters& parameters, const Tensor& x) const {
-  return x.mm(parameters.get(table, x.scalar_type()).t());
+  return logits_of(x.mm(parameters.get(table, x.scalar_type()).t())).z;
+}
+
+Tensor CrossEntropyHead::rows_of_words(const Tensor& words, const Tensor& x, const Tensor& U) const {
+  std::vector<int64_t> shape = words.sizes().vec();
+  shape.push_back(U.size(1));
+  const Tensor u = U.index_select(0, words.flatten()).view(shape);
+  return softcap == 0 ? u : u * logits_of((u * x).sum(-1, true)).first;
+}
+
+// True where the fused kernels serve: on a GPU, the head's own weights at rest, nothing capped.
+bool CrossEntropyHead::serves_fused(const Tangent& t, const Tensor& x_dot) const {
+  return softcap == 0 && x_dot.defined() && fused::serves(x_dot) && !t.directions.touches(table) &&
+         t.parameters.stored(table).size(0) % 4 == 0;
 }
 
 CrossEntropyHead::Result CrossEntropyHead::forward_adjoint(const Primal& p, const Tensor& x, Kept& kept,
@@ -88,24 +101,26 @@ CrossEntropyHead::Result CrossEntropyHead::forward_adjoint(const Primal& p, cons
     const Tensor counted = p.tokens.cut(s, 0, p.tokens.length).counted() + s * p.tokens.length;
     for (int64_t i = 0; i < counted.numel(); i += step) {
       const Tensor at = counted.slice(0, i, i + step), mine = x.index_select(0, at);
-      Tensor z = product(mine, U.t()).to(at::kDouble);
+      const Logits logits = logits_of(product(mine, U.t()).to(at::kDouble));
+      Tensor z = logits.z;
       const Tensor l = z.logsumexp(-1, true), y = p.tokens.targets.index_select(0, at).unsqueeze(1);
       lse.index_copy_(0, at, l);
       token_loss.index_copy_(0, at, l - z.gather(1, y));
       if (p.keep) {
         z.sub_(l).exp_();
         z.scatter_add_(1, y, at::full_like(l, -1)).mul_(weight.index_select(0, at));
-        const Tensor z_bar = z.to(x.scalar_type());
-        x_bar.index_copy_(0, at, product(z_bar, U));
-        if (selected) gradient.outer(table, z_bar, mine, s);
+        if (logits.first.defined()) z.mul_(logits.first);
+        const Tensor y_bar = z.to(x.scalar_type());
+        x_bar.index_copy_(0, at, product(y_bar, U));
+        if (selected) gradient.outer(table, y_bar, mine, s);
       }
     }
   }
   const Tensor losses = (token_loss * weight).view({p.tokens.sequences, p.tokens.length}).sum(1);
   if (p.keep) {
-    // U^T p = x_bar / w + U[target]; never read where w = 0
+    // U^T (z' p) = x_bar / w + z'[target] U[target]; never read where w = 0
     const Tensor w = weight.to(x.scalar_type());
-    const Tensor up = at::where(w.gt(0), x_bar / w.clamp_min(1e-300) + U.index_select(0, p.tokens.targets),
+    const Tensor up = at::where(w.gt(0), x_bar / w.clamp_min(1e-300) + rows_of_words(p.tokens.targets, x, U),
                                 at::zeros({}, x.options()));
     kept = {x, up, lse};
   }
@@ -131,14 +146,23 @@ void CrossEntropyHead::for_words(const Tangent& t, const Tensor& x_dot, bool who
   for (int64_t v = 0; v < words; v += step) {
     const int64_t n = std::min(step, words - v);
     const Tensor u = U.narrow(0, v, n);
-    const Tensor p = product(x, u.t()).sub_(lse).exp_();  // (rows, n)
-    Tensor z_dot = left.defined() ? times(left, u.t(), products) : Tensor();
-    if (moved) {
-      t.directions.add_linear(table, x, z_dot, k, words);
-      mean = (z_dot * p).sum(-1, true);
-    }
-    if (z_dot.defined()) f(u, p, z_dot.sub_(mean));
+    const Logits logits = logits_of(product(x, u.t()));
+    const Words run{v, u, (softcap == 0 ? logits.z.sub_(lse) : logits.z - lse).exp_(), logits.first, logits.second};
+    Tensor y_dot = left.defined() ? times(left, u.t(), products) : Tensor();
+    if (moved) t.directions.add_linear(table, x, y_dot, k, words);
+    if (!y_dot.defined()) continue;
+    const Tensor z_dot = run.first.defined() ? y_dot * run.first : y_dot;
+    if (moved) mean = (z_dot * run.p).sum(-1, true);
+    f(run, z_dot.sub_(mean), run.first.defined() ? y_dot : Tensor());
   }
+}
+
+// z_bar = w (p - onehot(target))
+Tensor CrossEntropyHead::adjoint_of(const Tangent& t, const Words& words) const {
+  const Tensor place = (t.tokens.targets - words.begin).unsqueeze(1);
+  const Tensor here = place.ge(0).logical_and(place.lt(words.p.size(1))).to(words.p.scalar_type());
+  return words.p.scatter_add(1, place.clamp(0, words.p.size(1) - 1), -here)
+      .mul_(t.tokens.weights.to(words.p.scalar_type()).unsqueeze(1));
 }
 
 void CrossEntropyHead::add_fused(const Tangent& t, const Tensor& x_dot, Tensor& x_bar_dot) const {
@@ -172,18 +196,22 @@ Tensor CrossEntropyHead::adjoint_tangent_of_counted(const Tangent& t, const Tens
   const bool moved = t.directions.touches(table), reads = out.wants(table);
   const Tensor &x = t.tape[kX], w = t.tokens.weights.to(x.scalar_type()).unsqueeze(1);
   Tensor x_bar_dot = at::zeros({t.alive, x.size(0), x.size(1)}, x.options());
-  if (kind != Curvature::residual && !reads && serves_fused(t, table, x_dot))
+  if (kind != Curvature::residual && !reads && serves_fused(t, x_dot))
     add_fused(t, x_dot, x_bar_dot);
-  else if (kind != Curvature::residual)
-    for_words(t, x_dot, moved || reads, [&](const Tensor& u, const Tensor& p, Tensor z_dot) {
-      const Tensor z_bar_dot = z_dot.mul_(p * w);
-      add_times(x_bar_dot, z_bar_dot, u, t.parameters.products());
-      if (reads) out.outer(table, z_bar_dot, x);
+  else if (kind != Curvature::residual || softcap != 0)
+    for_words(t, x_dot, moved || reads, [&](const Words& words, const Tensor& z_dot, const Tensor& y_dot) {
+      Tensor y_bar_dot;
+      if (kind != Curvature::residual) y_bar_dot = z_dot.mul_(words.p * w);
+      if (kind != Curvature::residual && softcap != 0) y_bar_dot.mul_(words.first);
+      if (kind != Curvature::gauss_newton && softcap != 0)
+        y_bar_dot = plus(y_bar_dot, y_dot * (words.second * adjoint_of(t, words)));
+      add_times(x_bar_dot, y_bar_dot, words.u, t.parameters.products());
+      if (reads) out.outer(table, y_bar_dot, x);
     });
   if (kind != Curvature::gauss_newton && (moved || reads)) {
-    const Tensor z_bar = adjoint_of_logits(t);
-    if (moved) t.directions.add_linear_transposed(table, z_bar, x_bar_dot, t.alive, x.size(1));
-    out.outer(table, z_bar, x_dot);
+    const Tensor y_bar = adjoint_of_logits(t);
+    if (moved) t.directions.add_linear_transposed(table, y_bar, x_bar_dot, t.alive, x.size(1));
+    out.outer(table, y_bar, x_dot);
   }
   return x_bar_dot;
 }
@@ -194,35 +222,37 @@ void CrossEntropyHead::second_order_of_counted(const Tangent& t, const Tensor& x
     const Selection none;
     Readout nothing(none, t.alive, x_dot.device());
     form.add_gauss_newton(x_dot, adjoint_tangent_of_counted(t, x_dot, Curvature::gauss_newton, nothing));
+    if (softcap != 0) form.add(x_dot, adjoint_tangent_of_counted(t, x_dot, Curvature::residual, nothing));
     if (form.reads().wants(table)) form.reads().outer(table, adjoint_of_logits(t), x_dot);
     return;
   }
   const Tensor w = t.tokens.weights.to(t.tape[kX].scalar_type()).unsqueeze(1);
-  if (serves_fused(t, table, x_dot) && splits(t.parameters.products()))
+  if (serves_fused(t, x_dot) && splits(t.parameters.products()))
     for_tiles(t, table, x_dot, [&](const Tensor&, const Tensor& z, const Tensor& z_dot, const Tensor& mean) {
       const Tensor root = fused::logits_root(z, z_dot, mean, t.tape[kLse], w);
       form.add_gauss_newton(root, root);
     });
   else
-    for_words(t, x_dot, t.directions.touches(table), [&](const Tensor&, const Tensor& p, Tensor z_dot) {
-      z_dot.mul_((p * w).sqrt_());
+    for_words(t, x_dot, t.directions.touches(table), [&](const Words& words, const Tensor& z_dot, const Tensor& y_dot) {
+      z_dot.mul_((words.p * w).sqrt_());
       form.add_gauss_newton(z_dot, z_dot);
+      if (softcap != 0) form.add(y_dot, y_dot * (words.second * adjoint_of(t, words)));
     });
   if (form.reads().wants(table)) form.reads().outer(table, adjoint_of_logits(t), x_dot);
 }
 
-// z_bar = w (p - onehot(target)) for all words: (rows, V)
+// y_bar = z' w (p - onehot(target)) for all words
 Tensor CrossEntropyHead::adjoint_of_logits(const Tangent& t) const {
   const Tensor& x = t.tape[kX];
-  Tensor z = logits(t.parameters, x).sub_(t.tape[kLse]).exp_();
-  const Tensor target = t.tokens.targets.unsqueeze(1);
-  return z.scatter_add_(1, target, at::full({target.size(0), 1}, -1.0, z.options()))
-      .mul_(t.tokens.weights.to(z.scalar_type()).unsqueeze(1));
+  const Logits logits = logits_of(x.mm(t.parameters.get(table, x.scalar_type()).t()));
+  const Tensor z_bar = adjoint_of(t, {0, {}, (logits.z - t.tape[kLse]).exp_(), {}, {}});
+  return softcap == 0 ? z_bar : z_bar * logits.first;
 }
 
 Tensor CrossEntropyHead::root_probabilities(const Tangent& t, const Tensor& u) const {
   const Tensor silent = t.tokens.weights.eq(0).unsqueeze(1);
-  return product(t.tape[kX], u.t()).sub_(t.tape[kLse]).mul_(0.5).masked_fill_(silent, -INFINITY).exp_();
+  const Tensor z = logits_of(product(t.tape[kX], u.t())).z;
+  return z.sub_(t.tape[kLse]).mul_(0.5).masked_fill_(silent, -INFINITY).exp_();
 }
 
 // y ~ p of each token and probe, the first word whose cumulated probability is above a uniform number: (K, rows).
@@ -266,15 +296,16 @@ Tensor CrossEntropyHead::adjoint(const Tangent& t, const AdjointStart& start, Re
   const Tensor &x = t.tape[kX], &up = t.tape[kUp], U = t.parameters.get(table, t.parameters.working());
   const int64_t k = start.count, rows = x.size(0), words = U.size(0);
   const Tensor w = t.tokens.weights.to(x.scalar_type()).sqrt().unsqueeze(1);
+  const auto slope = [&](const Tensor& u) { return logits_of(product(x, u.t())).first; };
   if (out.wants(table)) {
-    const Tensor z_bar = start_of_logits(t, start);
-    out.outer(table, z_bar, x);
-    return product(z_bar.view({k * rows, words}), U).view({k, rows, -1});
+    Tensor y_bar = start_of_logits(t, start);
+    if (softcap != 0) y_bar = y_bar * slope(U);
+    out.outer(table, y_bar, x);
+    return product(y_bar.view({k * rows, words}), U).view({k, rows, -1});
   }
   if (start.kind == AdjointStart::Kind::token_signs)
-    return start.signs_of_tokens(t.tokens, x.options()) * (w * (up - U.index_select(0, t.tokens.targets)));
-  if (start.kind == AdjointStart::Kind::labels)
-    return w * (up - U.index_select(0, draw_labels(t, start).flatten()).view({k, rows, -1}));
+    return start.signs_of_tokens(t.tokens, x.options()) * (w * (up - rows_of_words(t.tokens.targets, x, U)));
+  if (start.kind == AdjointStart::Kind::labels) return w * (up - rows_of_words(draw_labels(t, start), x, U));
   // a = sqrt(p) * e, a run of words at a time, and c = sqrt(p).e
   Tensor x_bar = at::zeros({k, rows, x.size(1)}, x.options()), c = at::zeros({k, rows, 1}, x.options());
   Tensor flat = x_bar.view({k * rows, -1});
@@ -282,9 +313,9 @@ Tensor CrossEntropyHead::adjoint(const Tangent& t, const AdjointStart& start, Re
   for (int64_t v = 0; v < words; v += step) {
     const int64_t n = std::min(step, words - v);
     const Tensor u = U.narrow(0, v, n);
-    const Tensor a =
-        root_probabilities(t, u) * start.signs_of_words(t.tokens, words, v, n, x.options());  // (K, rows, n)
+    Tensor a = root_probabilities(t, u) * start.signs_of_words(t.tokens, words, v, n, x.options());  // (K, rows, n)
     c.add_(a.sum(2, true));
+    if (softcap != 0) a = a * slope(u);
     add_product(flat, a.view({k * rows, n}), u);
   }
   return x_bar.addcmul_(c, up, -1).mul_(w);

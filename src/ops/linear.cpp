@@ -13,31 +13,31 @@ enum Tangents { kXDot };  // (K, rows, in); likewise
 }  // namespace
 
 Tensor Linear::forward(const Primal& p, const Tensors& x, Kept& kept) const {
-  const Tensor w = p.parameters.get(weight(), x[0].scalar_type());
+  const Tensor w = maps().matrix(p.parameters, x[0].scalar_type());
   if (p.keep && p.selection.has(weight())) kept.push_back(x[0]);
   Tensor y = product(x[0], w.t());
   return bias() < 0 ? y : y.add_(p.parameters.get(bias(), x[0].scalar_type()));
 }
 
 Tensor Linear::plain(const Primal& p, const Tensors& x) const {
-  const Tensor w = p.parameters.get(weight(), x[0].scalar_type());
+  const Tensor w = maps().matrix(p.parameters, x[0].scalar_type());
   if (bias() < 0) return x[0].mm(w.t());
   return at::addmm(p.parameters.get(bias(), x[0].scalar_type()), x[0], w.t());
 }
 
 Tensors Linear::adjoint(const Primal& p, const Tensor& y_bar, unsigned wanted, Kept& kept, Readout& gradient) const {
   if (p.selection.has(weight())) {
-    gradient.outer(weight(), p.tokens.per_sequence(y_bar), p.tokens.per_sequence(kept[kX]));
+    maps().outer(gradient, p.tokens.per_sequence(y_bar), p.tokens.per_sequence(kept[kX]));
     kept.push_back(y_bar);
   }
   gradient.column_sums(bias(), p.tokens.per_sequence(y_bar));
-  return {wanted & 1u ? product(y_bar, p.parameters.get(weight(), y_bar.scalar_type())) : Tensor()};
+  return {wanted & 1u ? product(y_bar, maps().matrix(p.parameters, y_bar.scalar_type())) : Tensor()};
 }
 
 Tensor Linear::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
-  const Tensor w = t.parameters.get(weight(), t.parameters.working());
+  const Tensor w = maps().matrix(t.parameters, t.parameters.working());
   Tensor y_dot = x_dot[0].defined() ? times(x_dot[0], w.t(), t.parameters.products()) : Tensor();
-  if (t.directions.touches(weight())) t.directions.add_linear(weight(), t.tape[kX], y_dot, t.alive, w.size(0));
+  if (t.directions.touches(weight())) maps().add_step(t, t.tape[kX], y_dot);
   if (const Tensor b_dot = t.directions.vector(bias(), t.alive); b_dot.defined())
     y_dot = y_dot.defined() ? y_dot.add_(b_dot) : b_dot.expand({-1, t.tokens.rows(), -1}).contiguous();
   if (!t.tape.empty()) kept = {x_dot[0]};
@@ -46,12 +46,12 @@ Tensor Linear::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kep
 
 Tensors Linear::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept& kept, Readout& out) const {
   if (out.wants(weight())) {
-    out.outer(weight(), y_bar_dot, t.tape[kX]);
-    if (!kept.empty()) out.outer(weight(), t.tape[kYBar], kept[kXDot]);
+    maps().outer(out, y_bar_dot, t.tape[kX]);
+    if (!kept.empty()) maps().outer(out, t.tape[kYBar], kept[kXDot]);
   }
   out.column_sums(bias(), y_bar_dot);
   if (!t.wants(0)) return {Tensor()};
-  const Tensor w = t.parameters.get(weight(), t.parameters.working());
+  const Tensor w = maps().matrix(t.parameters, t.parameters.working());
   Tensor x_bar_dot;
   if (y_bar_dot.defined()) {
     x_bar_dot = t.take(inputs[0]);
@@ -60,13 +60,12 @@ Tensors Linear::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const
     else
       x_bar_dot = plus(x_bar_dot, times(y_bar_dot, w, t.parameters.products()));
   }
-  if (t.directions.touches(weight()))
-    t.directions.add_linear_transposed(weight(), t.tape[kYBar], x_bar_dot, t.alive, w.size(1));
+  if (t.directions.touches(weight())) maps().add_step_transposed(t, t.tape[kYBar], x_bar_dot);
   return {x_bar_dot};
 }
 
 void Linear::second_order(const Tangent& t, const Kept& kept, SecondOrder& form) const {
-  if (form.reads().wants(weight()) && !kept.empty()) form.reads().outer(weight(), t.tape[kYBar], kept[kXDot]);
+  if (form.reads().wants(weight()) && !kept.empty()) maps().outer(form.reads(), t.tape[kYBar], kept[kXDot]);
 }
 
 }  // namespace hesper

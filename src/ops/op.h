@@ -141,6 +141,8 @@ class Op {
                                        bool /*fused*/) const {
     return 0;
   }
+  /// True where an op of which fused kernels know most shapes runs as composed maps on every device.
+  virtual bool composed(int64_t /*tokens*/) const { return false; }
   /// False for attention, which couples the tokens of a sequence.
   virtual bool token_local() const { return true; }
   /// True where the tangent maps read their argument as the left factor of a product, unless parameters are selected.

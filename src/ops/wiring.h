@@ -1,6 +1,6 @@
 #pragma once
-// The ops that are linear in their input: residual sum, rotary embedding, embedding tables. Their tangent is the same
-// map, their adjoint_tangent its transpose; their second-order form is zero.
+// The ops that are linear in their input: residual sum, factors, choice of channels, rotary embedding, embedding
+// tables. Their tangent is the same map, their adjoint_tangent its transpose; their second-order form is zero.
 #include "ops/op.h"
 
 namespace hesper {
@@ -24,12 +24,64 @@ class Add : public Op {
   std::string name() const override { return "add"; }
 };
 
-/// Rotary position embedding of heads of width D in the rotate-half layout: channels (i, i + D/2) of a head are turned
-/// by the angle position * inverse_frequency[i]. The transpose is the turn by the opposite angle.
+/// y = a x with a factor for all tokens or for each position: Gemma's embeddings, LLaMA 4's attention temperature.
+class Scale : public Op {
+ public:
+  /// factors: one, or one for each position.
+  Scale(int x, const std::vector<double>& factors, at::Device device = at::kCPU);
+  Tensor forward(const Primal& p, const Tensors& x, Kept&) const override { return scaled(x[0], p.tokens); }
+  Tensors adjoint(const Primal& p, const Tensor& y_bar, unsigned, Kept&, Readout&) const override {
+    return {scaled(y_bar, p.tokens)};
+  }
+  Tensor forward_tangent(const Tangent& t, const Tensors& x_dot, Kept&) const override {
+    return scaled(x_dot[0], t.tokens);
+  }
+  Tensors adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const Kept&, Readout&) const override {
+    return {scaled(y_bar_dot, t.tokens)};
+  }
+  void second_order(const Tangent&, const Kept&, SecondOrder&) const override {}
+  OpCost cost(const OpShapes& s) const override { return {.width = s.inputs[0]}; }
+  std::string name() const override { return "scale"; }
+
+ private:
+  Tensor scaled(const Tensor& x, const Tokens& tokens) const;
+  Tensor factors_;  // (1) or (tokens) fp64
+};
+
+/// Channels [begin, end) of each of the runs of `width` channels that x is made of: q, k or v of a fused projection.
+class Channels : public Op {
+ public:
+  Channels(int x, int64_t width, int64_t begin, int64_t end) : Op({x}, {}), width_(width), begin_(begin), end_(end) {}
+  Tensor forward(const Primal&, const Tensors& x, Kept&) const override { return picked(x[0]); }
+  Tensors adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept&, Readout&) const override {
+    return {placed(y_bar)};
+  }
+  Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override { return picked(x_dot[0]); }
+  Tensors adjoint_tangent(const Tangent&, const Tensor& y_bar_dot, const Kept&, Readout&) const override {
+    return {placed(y_bar_dot)};
+  }
+  void second_order(const Tangent&, const Kept&, SecondOrder&) const override {}
+  OpCost cost(const OpShapes& s) const override {
+    return {.width = s.inputs[0] / width_ * (end_ - begin_), .temporaries = s.inputs[0]};
+  }
+  std::string name() const override { return "channels"; }
+
+ private:
+  Tensor picked(const Tensor& x) const;
+  Tensor placed(const Tensor& y) const;
+  int64_t width_, begin_, end_;
+};
+
+/// Rotary position embedding of heads of width D, of which F pairs of channels are turned, pair i by the angle
+/// position * inverse_frequency[i]: channels (i, i + F) of a head, or (2i, 2i + 1) where interleaved; channels from 2F
+/// on stay. The transpose is the turn by the opposite angle.
 class Rotary : public Op {
  public:
-  /// inverse_frequencies: D/2 of them, fp64; positions 0 .. tokens-1 are tabulated on the device of the passes.
-  Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, at::Device device = at::kCPU);
+  enum class Pairs { halves, neighbours };
+  /// inverse_frequencies: F of them, fp64; positions 0 .. tokens-1 are tabulated on the device of the passes.
+  /// head_dim: D; 0 means 2F.
+  Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, at::Device device = at::kCPU,
+         int64_t head_dim = 0, Pairs pairs = Pairs::halves);
   Tensor forward(const Primal&, const Tensors& x, Kept&) const override;
   Tensors adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept&, Readout&) const override;
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
@@ -42,8 +94,10 @@ class Rotary : public Op {
   Tensor angles(const Tensor& wide, const Tensor& low, const Tokens& tokens, at::ScalarType dtype) const;
   Tensor turn(const Tensor& x, const Tokens& tokens, bool back) const;
   Tensor turn_tangent(const Tangent& t, const Tensor& x, bool back) const;
-  Tensor cos_, sin_;          // (tokens, D/2) fp64
+  Tensor cos_, sin_;          // (tokens, F) fp64
   Tensor cos_low_, sin_low_;  // the same, fp32
+  int64_t head_dim_;
+  Pairs pairs_;
 };
 
 /// y = rows of a table (V, C), picked by token id or by position + offset (OPT: offset 2).

@@ -6,6 +6,7 @@
 #include <functional>
 #include <stdexcept>
 
+#include "ops/experts.h"
 #include "ops/readout.h"
 
 namespace hesper {
@@ -190,6 +191,25 @@ Tensor run_forward(const Program& program, const Parameters& parameters, const T
   const Selection nothing;
   Primal p{tokens, parameters, nothing, precision, false};
   return losses_of(program, p, forward_ops(program, p, std::vector<char>(program.values(), 0), nullptr));
+}
+
+std::optional<RouterMargin> router_margin(const Program& program, const Parameters& parameters, const Tokens& tokens,
+                                          at::ScalarType precision) {
+  std::optional<RouterMargin> out;
+  const auto see = [&](int op, const Tensors& values) {
+    const auto* input = dynamic_cast<const ExpertInput*>(program.ops()[op].get());
+    if (input == nullptr) return;
+    const Tensor margin = input->margin(values[input->inputs[1]]);
+    if (!margin.defined()) return;
+    const double least = margin.min().item<double>();
+    if (!out) out = RouterMargin{least, 0};
+    out->smallest = std::min(out->smallest, least);
+    out->tokens += margin.numel();
+  };
+  const Selection nothing;
+  Primal p{tokens, parameters, nothing, precision, false};
+  forward_ops(program, p, std::vector<char>(program.values(), 0), nullptr, see);
+  return out;
 }
 
 namespace {

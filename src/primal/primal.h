@@ -2,6 +2,7 @@
 // One pass at theta over a batch of windows: losses, gradient at the selected weights, and the tape that every tangent
 // pass reads. Ops below the first selected weight run forward only and leave nothing.
 #include <functional>
+#include <optional>
 
 #include "model/program.h"
 #include "ops/directions.h"
@@ -54,6 +55,15 @@ struct LayerInputs {
 /// Throws what linear_layers_of throws.
 LayerInputs run_layer_inputs(const Program& program, const Parameters& parameters, const Selection& selection,
                              const Tokens& tokens, at::ScalarType precision);
+
+/// How near the routing of a mixture of experts is to a tie.
+struct RouterMargin {
+  double smallest = 0;  // of the chosen logit less the next, over all tokens and mixtures
+  int64_t tokens = 0;   // routed, all mixtures together
+};
+/// std::nullopt for a model without a mixture. Of several slots every one counts.
+std::optional<RouterMargin> router_margin(const Program& program, const Parameters& parameters, const Tokens& tokens,
+                                          at::ScalarType precision);
 
 /// The op of each part of the selection. Throws std::invalid_argument naming a parameter that is not the matrix of a
 /// linear layer.

@@ -112,7 +112,8 @@ int64_t tangent_scratch(const Walk& w, const RunForm& form, const Op& op) {
   const RunShapes& r = w.run;
   const int64_t e = bytes_of(form.precision);
   if (r.device.is_cpu()) return op.scratch_bytes(r.tokens, form.directions, e, at::get_num_threads());
-  return op.device_scratch_bytes(r.tokens, form.directions, e, fused_maps(r, form));
+  const bool fused = fused_maps(r, form) && !op.composed(r.tokens);
+  return op.device_scratch_bytes(r.tokens, form.directions, e, fused);
 }
 
 int64_t primal_peak(const Walk& w, const RunForm& form) {
@@ -136,7 +137,8 @@ int64_t primal_peak(const Walk& w, const RunForm& form) {
   }
   // The head's input and its adjoint stay to the end, U^T p becomes tape.
   bytes.add(rows * 2 * w.head_width * pe);
-  bytes.touch(raised(r, form, {head.table}) + 3 * 8 * primal_logits_tile(r.tokens, w.words, r.device));
+  const int64_t tiles = head.softcap == 0 ? 3 : 7;  // capped: tanh, z', z'' and a product of them
+  bytes.touch(raised(r, form, {head.table}) + tiles * 8 * primal_logits_tile(r.tokens, w.words, r.device));
   bytes.touch(raised(r, form, {head.table}) + rows * 5 * w.head_width * pe);
   bytes.add(rows * (2 * w.head_width + 1) * e);
   for (size_t i = ops.size(); i-- > 0;) {
@@ -266,7 +268,10 @@ int64_t logits_bytes(const Walk& w, const RunForm& form, int64_t rows, int64_t t
                          : form.products == Products::bf16x3 ? 4
                          : form.products == Products::bf16   ? 2
                                                              : 0;
-  return tile * (e + factor) + ((cpu ? 2 : 3) * tile / form.directions + (whole ? 2 * tokens * w.words : 0)) * e;
+  // Capped logits: y_dot beside z_dot and their product; z', z'' and z_bar of one direction.
+  const int64_t capped = w.run.program->cross_entropy().softcap != 0 ? 2 * tile + 3 * tile / form.directions : 0;
+  return tile * (e + factor) +
+         ((cpu ? 2 : 3) * tile / form.directions + (whole ? 2 * tokens * w.words : 0) + capped) * e;
 }
 
 /// Bytes that the cuts of token-local segments hold: every value of a segment and three temporaries of the widest; in

@@ -36,7 +36,7 @@ Directions signed_directions(const NamedDirections& named, int64_t window, at::S
 struct MovedLayer {
   const Linear* op = nullptr;
   Tensor x, y_bar;  // (T, in), (T, out)
-  Tensor dW, db;    // undefined: at rest
+  Tensor dW, db;    // (out, in), (out); undefined: at rest
 
   /// sum_i g_i^2 d_i^2
   double fisher() const {
@@ -84,7 +84,10 @@ WindowProxies window_proxies(const Program& program, const Parameters& parameter
     MovedLayer& layer = layers[{move.direction, i}];
     layer.x = op->input(tape.ops[i]).narrow(0, begin, length);
     layer.y_bar = op->output_adjoint(tape.ops[i]).narrow(0, begin, length);
-    (move.parameter == op->parameters[0] ? layer.dW : layer.db) = move.values;
+    if (move.parameter == op->parameters[0])
+      layer.dW = op->turned() ? move.values.t() : move.values;
+    else
+      layer.db = move.values;
   }
   for (auto& [where, layer] : layers) {
     for (Tensor* t : {&layer.dW, &layer.db})

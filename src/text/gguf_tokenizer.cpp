@@ -8,7 +8,7 @@
 
 #include "files/gguf.h"
 #include "files/printable.h"
-#include "text/bpe_tokenizer.h"
+#include "text/parts_tokenizer.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
 
@@ -100,12 +100,12 @@ std::unique_ptr<Tokenizer> byte_level(const GgufFields& fields) {
   }
   const std::optional<int32_t> bos = read_bos(fields, tokens, pre.bos);
   try {
-    return std::make_unique<BpeTokenizer>(BpeTokenizerParts{
+    return std::make_unique<PartsTokenizer>(TokenizerParts{
         .name = "byte-level BPE (GGUF)",
         .added_tokens = std::move(added),
         .normalizer = {},
         .pre_tokenizer = std::move(pre.steps),
-        .bpe = Bpe(std::move(vocabulary), merges, {.ignore_merges = pre.ignore_merges, .unk_token = {}}),
+        .model = Bpe(std::move(vocabulary), merges, {.ignore_merges = pre.ignore_merges, .unk_token = {}}),
         .decoder_name = "",
         .bos = bos});
   } catch (const std::runtime_error& error) {

@@ -4,8 +4,8 @@
 #include <charconv>
 #include <stdexcept>
 
-#include "text/bpe_tokenizer.h"
 #include "text/json_fields.h"
+#include "text/parts_tokenizer.h"
 #include "text/tokenizer_config.h"
 
 namespace hesper {
@@ -93,14 +93,14 @@ std::unique_ptr<Tokenizer> parse_vocab_and_merges(std::string_view vocab, std::s
     if (!bos) fields.fail(fmt::format("bos_token '{}' is not in the vocabulary", token));
   }
   try {
-    return std::make_unique<BpeTokenizer>(
-        BpeTokenizerParts{.name = "byte-level BPE (vocab.json, merges.txt)",
-                          .added_tokens = std::move(added),
-                          .normalizer = {},
-                          .pre_tokenizer = {ByteLevelStep{config.add_prefix_space, gpt2_pattern()}},
-                          .bpe = Bpe(std::move(vocabulary), read_merges(merges, name), {}),
-                          .decoder_name = "",
-                          .bos = bos});
+    return std::make_unique<PartsTokenizer>(
+        TokenizerParts{.name = "byte-level BPE (vocab.json, merges.txt)",
+                       .added_tokens = std::move(added),
+                       .normalizer = {},
+                       .pre_tokenizer = {ByteLevelStep{config.add_prefix_space, gpt2_pattern()}},
+                       .model = Bpe(std::move(vocabulary), read_merges(merges, name), {}),
+                       .decoder_name = "",
+                       .bos = bos});
   } catch (const std::runtime_error& error) {
     const std::string what = error.what();
     throw std::runtime_error(what.starts_with(name) ? what : fmt::format("{}: {}", name, what));
@@ -135,14 +135,14 @@ std::unique_ptr<Tokenizer> parse_tiktoken(std::string_view text, std::string_vie
   add(0, "<|begin_of_text|>"), add(1, "<|end_of_text|>");
   add(6, "<|start_header_id|>"), add(7, "<|end_header_id|>"), add(9, "<|eot_id|>");
   const SplitStep split{llama3_pattern()};
-  return std::make_unique<BpeTokenizer>(
-      BpeTokenizerParts{.name = "byte-level BPE (tiktoken)",
-                        .added_tokens = std::move(special),
-                        .normalizer = {},
-                        .pre_tokenizer = {split, ByteLevelStep{}},
-                        .bpe = Bpe::from_ranks(std::move(vocabulary), {.ignore_merges = true, .unk_token = {}}),
-                        .decoder_name = "",
-                        .bos = kRanks});
+  return std::make_unique<PartsTokenizer>(
+      TokenizerParts{.name = "byte-level BPE (tiktoken)",
+                     .added_tokens = std::move(special),
+                     .normalizer = {},
+                     .pre_tokenizer = {split, ByteLevelStep{}},
+                     .model = Bpe::from_ranks(std::move(vocabulary), {.ignore_merges = true, .unk_token = {}}),
+                     .decoder_name = "",
+                     .bos = kRanks});
 }
 
 }  // namespace hesper

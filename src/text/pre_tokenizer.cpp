@@ -1,6 +1,8 @@
 #include "text/pre_tokenizer.h"
 
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "text/utf8.h"
 
@@ -23,14 +25,47 @@ void push(std::vector<std::string>& words, std::string_view word) {
   if (!word.empty()) words.emplace_back(word);
 }
 
-void split(const Regex& pattern, SplitStep::Keep keep, std::string_view text, std::vector<std::string>& words) {
+// A match, or a gap between two of them.
+struct Part {
+  size_t begin, end;
+  bool match;
+};
+
+// Each part is a word of its own or goes on with its neighbour.
+void merge(std::vector<Part> parts, SplitStep::Keep keep, std::string_view text, std::vector<std::string>& words) {
+  const bool backwards = keep == SplitStep::Keep::with_next;
+  if (backwards) std::reverse(parts.begin(), parts.end());
+  std::vector<Part> merged;
+  bool previous = false;
+  for (const Part& part : parts) {
+    const bool joins = keep == SplitStep::Keep::runs ? part.match == previous : part.match && !previous;
+    previous = part.match;
+    if (!joins || merged.empty())
+      merged.push_back(part);
+    else
+      (backwards ? merged.back().begin : merged.back().end) = backwards ? part.begin : part.end;
+  }
+  if (backwards) std::reverse(merged.begin(), merged.end());
+  for (const Part& part : merged) push(words, text.substr(part.begin, part.end - part.begin));
+}
+
+void split(const Regex& pattern, SplitStep::Keep keep, bool invert, std::string_view text,
+           std::vector<std::string>& words) {
+  using Keep = SplitStep::Keep;
+  std::vector<Part> parts;
   size_t done = 0;
   for (const auto& [begin, end] : pattern.find_all(text)) {
-    if (keep != SplitStep::Keep::matches) push(words, text.substr(done, begin - done));
-    if (keep != SplitStep::Keep::gaps) push(words, text.substr(begin, end - begin));
+    if (begin > done) parts.push_back({done, begin, false});
+    if (end > begin) parts.push_back({begin, end, true});
     done = end;
   }
-  if (keep != SplitStep::Keep::matches) push(words, text.substr(done));
+  if (done < text.size()) parts.push_back({done, text.size(), false});
+  for (Part& part : parts) part.match ^= invert;
+  if (keep == Keep::with_previous || keep == Keep::with_next || keep == Keep::runs)
+    return merge(std::move(parts), keep, text, words);
+  for (const Part& part : parts)
+    if (keep == Keep::both || part.match == (keep == Keep::matches))
+      push(words, text.substr(part.begin, part.end - part.begin));
 }
 
 struct ApplyStep {
@@ -38,7 +73,7 @@ struct ApplyStep {
   bool at_start;
   std::vector<std::string>& words;
 
-  void operator()(const SplitStep& step) const { split(step.pattern, step.keep, text, words); }
+  void operator()(const SplitStep& step) const { split(step.pattern, step.keep, step.invert, text, words); }
 
   void operator()(const ByteLevelStep& step) const {
     std::string spaced;
@@ -50,7 +85,7 @@ struct ApplyStep {
     }
     if (!step.pattern) return push(words, byte_level_encode(source));
     std::vector<std::string> parts;
-    split(*step.pattern, SplitStep::Keep::both, source, parts);
+    split(*step.pattern, SplitStep::Keep::both, false, source, parts);
     for (const std::string& part : parts) words.push_back(byte_level_encode(part));
   }
 

@@ -10,11 +10,13 @@
 
 namespace hesper {
 
-// Split at the matches: matches and gaps are words (isolated), or one of the two kinds is thrown away.
+// Split at the matches: matches and gaps are words, one of the two kinds is thrown away, a match joins the gap before
+// or behind it (of several neighbours the first, the last), or neighbouring matches are one word.
 struct SplitStep {
-  enum class Keep { both, gaps, matches };
+  enum class Keep { both, gaps, matches, with_previous, with_next, runs };
   Regex pattern;
   Keep keep = Keep::both;
+  bool invert = false;  // with_previous, with_next, runs: gaps are taken for matches
 };
 
 // Bytes -> 256 printable code points, after an optional leading space and an optional split by GPT-2's pattern.

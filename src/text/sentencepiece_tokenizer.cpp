@@ -4,7 +4,7 @@
 
 #include <stdexcept>
 
-#include "text/bpe_tokenizer.h"
+#include "text/parts_tokenizer.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_config.h"
 #include "text/utf8.h"

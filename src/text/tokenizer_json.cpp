@@ -1,10 +1,11 @@
-// Hugging Face's tokenizer.json with a BPE model. What is not handled here is refused by name.
+// Hugging Face's tokenizer.json with a BPE or Unigram model. What is not handled here is refused by name.
 #include <fmt/format.h>
 
+#include <map>
 #include <stdexcept>
 
-#include "text/bpe_tokenizer.h"
 #include "text/json_fields.h"
+#include "text/parts_tokenizer.h"
 #include "text/tokenizer_config.h"
 
 namespace hesper {
@@ -53,24 +54,6 @@ std::string plain_pattern(const JsonFields& step) {
   return pattern.string("String");
 }
 
-std::vector<NormalizerStep> read_normalizer(const JsonFields& top) {
-  std::vector<NormalizerStep> steps;
-  if (!top.has("normalizer")) return steps;
-  for (const JsonFields& step : flatten(top.object("normalizer"), "normalizers")) {
-    const std::string type = step.string("type");
-    if (type == "Prepend") {
-      step.allow({"type", "prepend"});
-      steps.push_back({"", step.string("prepend")});
-    } else if (type == "Replace") {
-      step.allow({"type", "pattern", "content"});
-      steps.push_back({plain_pattern(step), step.string("content")});
-    } else {
-      step.fail(fmt::format("the normalizer {} is not supported", type));
-    }
-  }
-  return steps;
-}
-
 Regex read_pattern(const JsonFields& step) {
   const JsonFields pattern = step.object("pattern");
   pattern.allow({"Regex", "String"});
@@ -87,15 +70,47 @@ Regex read_pattern(const JsonFields& step) {
   }
 }
 
+std::vector<NormalizerStep> read_normalizer(const JsonFields& top) {
+  using Form = NormalFormStep::Form;
+  static const std::map<std::string, Form> forms = {
+      {"NFC", Form::nfc}, {"NFD", Form::nfd}, {"NFKC", Form::nfkc}, {"NFKD", Form::nfkd}};
+  std::vector<NormalizerStep> steps;
+  if (!top.has("normalizer")) return steps;
+  for (const JsonFields& step : flatten(top.object("normalizer"), "normalizers")) {
+    const std::string type = step.string("type");
+    if (const auto form = forms.find(type); form != forms.end()) {
+      step.allow({"type"});
+      steps.emplace_back(NormalFormStep{form->second});
+    } else if (type == "Prepend") {
+      step.allow({"type", "prepend"});
+      steps.emplace_back(PrependStep{step.string("prepend")});
+    } else if (type == "Strip") {
+      step.allow({"type", "strip_left", "strip_right"});
+      steps.emplace_back(StripStep{step.boolean_or("strip_left", true), step.boolean_or("strip_right", true)});
+    } else if (type == "Replace") {
+      step.allow({"type", "pattern", "content"});
+      if (step.object("pattern").has("Regex"))
+        steps.emplace_back(ReplacePatternStep{read_pattern(step), step.string("content")});
+      else
+        steps.emplace_back(ReplaceStep{plain_pattern(step), step.string("content")});
+    } else {
+      step.fail(fmt::format("the normalizer {} is not supported", type));
+    }
+  }
+  return steps;
+}
+
 SplitStep read_split(const JsonFields& step) {
   step.allow({"type", "pattern", "behavior", "invert"});
   const std::string behavior = step.string("behavior");
+  const bool invert = step.boolean_or("invert", false);
   using Keep = SplitStep::Keep;
   if (behavior == "Isolated") return {read_pattern(step), Keep::both};
-  if (behavior == "Removed") {
-    return {read_pattern(step), step.boolean_or("invert", false) ? Keep::matches : Keep::gaps};
-  }
-  step.fail(fmt::format("the split behavior {} is not supported (Isolated and Removed are)", behavior));
+  if (behavior == "Removed") return {read_pattern(step), invert ? Keep::matches : Keep::gaps};
+  if (behavior == "MergedWithPrevious") return {read_pattern(step), Keep::with_previous, invert};
+  if (behavior == "MergedWithNext") return {read_pattern(step), Keep::with_next, invert};
+  if (behavior == "Contiguous") return {read_pattern(step), Keep::runs, invert};
+  step.fail(fmt::format("the split behavior {} is not supported", behavior));
 }
 
 MetaspaceStep read_metaspace(const JsonFields& step) {
@@ -133,6 +148,9 @@ std::vector<PreTokenizerStep> read_pre_tokenizer(const JsonFields& top) {
       ByteLevelStep byte_level{step.boolean_or("add_prefix_space", true), std::nullopt};
       if (step.boolean_or("use_regex", true)) byte_level.pattern = gpt2_pattern();
       steps.push_back(byte_level);
+    } else if (type == "WhitespaceSplit") {
+      step.allow({"type"});
+      steps.push_back(SplitStep{Regex("\\s"), SplitStep::Keep::gaps});
     } else if (type == "Metaspace") {
       steps.push_back(read_metaspace(step));
     } else {
@@ -142,10 +160,28 @@ std::vector<PreTokenizerStep> read_pre_tokenizer(const JsonFields& top) {
   return steps;
 }
 
-Bpe read_model(const JsonFields& model) {
-  if (model.string_or("type", "BPE") != "BPE") {
-    model.fail(fmt::format("the model {} is not supported (BPE is)", model.string("type")));
+Unigram read_unigram(const JsonFields& model) {
+  model.allow({"type", "unk_id", "vocab", "byte_fallback"});
+  UnigramOptions options;
+  options.byte_fallback = model.boolean_or("byte_fallback", false);
+  if (model.has("unk_id")) options.unk_id = read_id(model, "unk_id");
+  std::vector<std::pair<std::string, double>> pieces;
+  pieces.reserve(model.array("vocab").size());
+  for (const nlohmann::json& piece : model.array("vocab")) {
+    if (!piece.is_array() || piece.size() != 2 || !piece[0].is_string() || !piece[1].is_number())
+      model.fail(fmt::format("vocab[{}] is not a piece and its score", pieces.size()));
+    pieces.emplace_back(piece[0].get<std::string>(), piece[1].get<double>());
   }
+  if (static_cast<int64_t>(pieces.size()) > kMaxTokenId)
+    model.fail(fmt::format("{} pieces, more than {}", pieces.size(), kMaxTokenId));
+  try {
+    return Unigram(pieces, options);
+  } catch (const std::runtime_error& error) {
+    model.fail(error.what());
+  }
+}
+
+Bpe read_bpe(const JsonFields& model) {
   model.allow({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
                "byte_fallback", "ignore_merges", "vocab", "merges"});
   if (model.has("dropout") && model.at("dropout") != 0.0) model.fail("dropout is not supported");
@@ -182,6 +218,14 @@ Bpe read_model(const JsonFields& model) {
   } catch (const std::runtime_error& error) {
     model.fail(error.what());
   }
+}
+
+WordModel read_model(const JsonFields& model) {
+  // Older files do not say: a BPE has merges, a Unigram's vocabulary is a list.
+  const std::string type = model.string_or("type", model.has("merges") ? "BPE" : "");
+  if (type == "BPE") return read_bpe(model);
+  if (type == "Unigram") return read_unigram(model);
+  model.fail(fmt::format("the model {} is not supported (BPE, Unigram are)", type));
 }
 
 // The one special token before the text.
@@ -231,8 +275,8 @@ PostProcessor read_post_processor(const JsonFields& top) {
 }
 
 // Decoding serves to show text, so an unknown decoder is refused when it is asked for.
-void read_decoder(const JsonFields& top, BpeTokenizerParts& parts) {
-  using Decoder = BpeTokenizerParts::Decoder;
+void read_decoder(const JsonFields& top, TokenizerParts& parts) {
+  using Decoder = TokenizerParts::Decoder;
   parts.decoder = Decoder::unsupported;
   parts.decoder_name = "null";
   if (!top.has("decoder")) return;
@@ -266,27 +310,29 @@ std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view text, std::stri
   // truncation and padding concern batches of short texts; transformers resets both before every call.
   top.allow({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
              "decoder", "model"});
-  BpeTokenizerParts parts{.name = "",
-                          .added_tokens = read_added_tokens(top),
-                          .normalizer = read_normalizer(top),
-                          .pre_tokenizer = read_pre_tokenizer(top),
-                          .bpe = read_model(top.object("model")),
-                          .decoder_name = "",
-                          .bos = std::nullopt};
+  TokenizerParts parts{.name = "",
+                       .added_tokens = read_added_tokens(top),
+                       .normalizer = read_normalizer(top),
+                       .pre_tokenizer = read_pre_tokenizer(top),
+                       .model = read_model(top.object("model")),
+                       .decoder_name = "",
+                       .bos = std::nullopt};
   read_decoder(top, parts);
   bool byte_level = false;
   for (const PreTokenizerStep& step : parts.pre_tokenizer) byte_level |= std::holds_alternative<ByteLevelStep>(step);
-  parts.name = fmt::format("{} BPE (tokenizer.json)", byte_level ? "byte-level" : "character");
+  parts.name = std::holds_alternative<Unigram>(parts.model)
+                   ? "Unigram (tokenizer.json)"
+                   : fmt::format("{} BPE (tokenizer.json)", byte_level ? "byte-level" : "character");
 
   const PostProcessor post = read_post_processor(top);
   parts.bos = post.bos;
   if (!post.decides && config.add_bos_token.value_or(false)) {
     if (!config.bos_token) top.fail("add_bos_token is set, but no bos_token");
-    parts.bos = find_token(parts.added_tokens, parts.bpe.vocabulary(), *config.bos_token);
+    parts.bos = find_token(parts.added_tokens, vocabulary_of(parts.model), *config.bos_token);
     if (!parts.bos) top.fail(fmt::format("bos_token '{}' is not in the vocabulary", *config.bos_token));
   }
   try {
-    return std::make_unique<BpeTokenizer>(std::move(parts));
+    return std::make_unique<PartsTokenizer>(std::move(parts));
   } catch (const std::runtime_error& error) {
     top.fail(error.what());
   }

@@ -22,7 +22,7 @@ class Gguf : public testing::Test {
     for (const std::string& name : stored.names()) tensors.emplace_back(name, stored.tensor(name).to(at::kFloat));
     write_safetensors(folder / "model/model.safetensors", tensors);
     const Checkpoint single = Checkpoint::open(folder / "model");
-    folder.write("model.gguf", gguf_twin(single, parse_config(single.config(), single.config_file())));
+    folder.write("model.gguf", gguf_twin(single, parse_config(single)));
   }
   at::Tensor exact(const Words& words) {
     const Outcome outcome = run_tool(

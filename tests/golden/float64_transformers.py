@@ -2,10 +2,12 @@
 
 `.double()` is not enough: RMS norm, the rotary table and the eager softmax of transformers name torch.float32 in their
 code, whatever the dtype of the model. Here the modules that hold that code see a `torch` whose `float32` and `float`
-are float64, so the very same lines run in float64: the inverse frequencies too, and the angles from them. The default
-dtype is float64 as well, because the base of dynamic rope is computed in it. The loss is not taken from transformers
+are float64, and `x.float()` of a tensor is x in float64 (Gemma and LLaMA 4 write that), so the very same lines run in
+float64: the inverse frequencies too, and the angles from them. The default dtype is float64 as well, because the base of
+dynamic rope is computed in it. The loss is not taken from transformers
 (ForCausalLMLoss calls logits.float()) but written below. `load` refuses a model in which any float32 is left.
 """
+import importlib
 import json
 import os
 from pathlib import Path
@@ -15,10 +17,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # every model here is a local fold
 import torch
 import transformers
 import transformers.modeling_rope_utils
-import transformers.models.llama.modeling_llama
-import transformers.models.mistral.modeling_mistral
-import transformers.models.opt.modeling_opt
-import transformers.models.qwen2.modeling_qwen2
 from safetensors.torch import load_file
 
 torch.set_default_dtype(torch.float64)
@@ -31,22 +29,24 @@ class TorchOfDoubles:
         return getattr(torch, name)
 
 
-for module in (transformers.modeling_rope_utils, transformers.models.llama.modeling_llama,
-               transformers.models.mistral.modeling_mistral, transformers.models.opt.modeling_opt,
-               transformers.models.qwen2.modeling_qwen2):
-    module.torch = TorchOfDoubles()
-
-FAMILIES = {"opt": (transformers.OPTConfig, transformers.OPTForCausalLM),
-            "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-            "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
-            "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM)}
+FAMILIES = {"opt": ("OPTConfig", "OPTForCausalLM"), "llama": ("LlamaConfig", "LlamaForCausalLM"),
+            "mistral": ("MistralConfig", "MistralForCausalLM"), "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
+            "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"), "gpt2": ("GPT2Config", "GPT2LMHeadModel"),
+            "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM"), "gemma2": ("Gemma2Config", "Gemma2ForCausalLM"),
+            "gemma3_text": ("Gemma3TextConfig", "Gemma3ForCausalLM"), "phi3": ("Phi3Config", "Phi3ForCausalLM"),
+            "llama4_text": ("Llama4TextConfig", "Llama4ForCausalLM")}
+torch.Tensor.float = torch.Tensor.double
+transformers.modeling_rope_utils.torch = TorchOfDoubles()
+for family in FAMILIES:
+    package = {"gemma3_text": "gemma3", "llama4_text": "llama4"}.get(family, family)
+    importlib.import_module(f"transformers.models.{package}.modeling_{package}").torch = TorchOfDoubles()
 
 
 def fresh(folder):
     """The model of a folder's config.json, its weights not read."""
     raw = json.loads((Path(folder) / "config.json").read_text())
     raw.pop("torch_dtype", None), raw.pop("dtype", None)
-    config_type, model_type = FAMILIES[raw["model_type"]]
+    config_type, model_type = (getattr(transformers, name) for name in FAMILIES[raw["model_type"]])
     config = config_type.from_dict(raw)
     config._attn_implementation = "eager"
     return model_type(config).double().eval()

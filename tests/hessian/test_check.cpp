@@ -74,13 +74,20 @@ void expect_all_hold(const Model& model, const Selection& selection, const Windo
 class Check : public testing::TestWithParam<std::string> {};
 TEST_P(Check, GoldenModelHolds) {
   const Model model = load_model(golden(GetParam()));
-  const std::string q = model.config().family == Family::opt ? "model.decoder.layers.0.self_attn.q_proj.weight"
-                                                             : "model.layers.0.self_attn.q_proj.weight";
+  const auto first = std::find_if(model.weights.specs.begin(), model.weights.specs.end(), [](const auto& spec) {
+    const bool queries = spec.layer.ends_with("q_proj") || spec.layer.ends_with("qkv_proj") ||
+                         spec.layer.ends_with("c_attn") || spec.layer.ends_with("query_key_value");
+    return spec.block == 0 && queries && spec.linear_weight;
+  });
+  ASSERT_NE(first, model.weights.specs.end());
+  const std::string q = first->name;
   const Windows windows = golden_windows(GetParam());
   expect_all_hold(model, select(model, {{q, 40}}), windows, {.windows = windows.ids.size(0)});
 }
 INSTANTIATE_TEST_SUITE_P(Golden, Check,
-                         testing::Values("opt-pre", "opt-gelu", "opt-post-proj", "llama-gqa", "llama-bias", "mistral"),
+                         testing::Values("opt-pre", "opt-gelu", "opt-post-proj", "llama-gqa", "llama-bias", "mistral",
+                                         "mistral-window", "qwen3", "gpt2", "neox", "phi3", "gemma2", "gemma3",
+                                         "llama4"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -126,6 +133,25 @@ TEST(CheckReport, ReluModelsAreToldOfTheirKinks) {
       run_check(load_model(golden("llama-gqa")), select(load_model(golden("llama-gqa")), {{"model.norm.weight", 16}}),
                 golden_windows("llama-gqa"), {});
   EXPECT_EQ(to_table(smooth).find("ReLU"), std::string::npos);
+}
+
+TEST(CheckReport, RoutedModelsAreToldHowNearATieIs) {
+  const Model model = load_model(golden("llama4"));
+  const Windows windows = golden_windows("llama4");
+  const Selection selection = select(model, {{"model.layers.0.feed_forward.router.weight", 48},
+                                             {"model.layers.1.feed_forward.experts.1.up_proj.weight", 30}});
+  const CheckReport report = run_check(model, selection, windows, {.windows = 2, .steps = {10, 1e-4, 1e-5}});
+  EXPECT_TRUE(report.passed()) << to_table(report);
+  const std::string table = to_table(report);
+  EXPECT_NE(table.find("at the closest of 44 choices"), std::string::npos) << table;  // 2 windows of 11, 2 mixtures
+  // A step of 10 sends tokens to other experts: shown, not judged.
+  EXPECT_FALSE(find(report, "H v", "central differences of the gradient, h = 1e+01")->judged);
+  EXPECT_TRUE(find(report, "H v", "central differences of the gradient, h = 1e-05")->judged);
+  EXPECT_NE(table.find("tokens change experts"), std::string::npos) << table;
+  const Model dense = load_model(golden("llama-gqa"));
+  const CheckReport other =
+      run_check(dense, select(dense, {{"model.norm.weight", 4}}), golden_windows("llama-gqa"), {});
+  EXPECT_EQ(to_table(other).find("router"), std::string::npos);
 }
 
 TEST(CheckReport, FailedRowsFailTheReport) {

@@ -88,20 +88,22 @@ TEST(Config, llama_defaults_are_those_of_transformers) {
   EXPECT_EQ(parse(with(llama, {{"pretraining_tp", 2}})).width, 64);  // the same sums, split
 }
 
-TEST(Config, mistral_without_window_is_a_llama) {
+TEST(Config, mistral_is_a_llama_with_a_window) {
   const json mistral =
       with(llama, {{"model_type", "mistral"}, {"num_attention_heads", 16}, {"sliding_window", nullptr}});
   const ModelConfig c = parse(mistral);
   EXPECT_EQ(c.family, Family::llama);
   EXPECT_EQ(c.kv_heads, 8);
   EXPECT_EQ(c.max_positions, 131072);
-  EXPECT_EQ(refusal(with(mistral, {{"sliding_window", 4096}})), "c.json: sliding_window = 4096 is not supported");
+  EXPECT_EQ(c.window, (std::vector<int64_t>{0, 0, 0}));
+  EXPECT_EQ(parse(with(mistral, {{"sliding_window", 7}})).window, (std::vector<int64_t>{7, 7, 7}));
   json absent = mistral;
   absent.erase("sliding_window");
-  EXPECT_EQ(
-      refusal(absent),
-      "c.json: sliding_window is absent and then means a window of 4096, which is not supported (null means none)");
+  EXPECT_EQ(parse(absent).window, (std::vector<int64_t>{4096, 4096, 4096}));
   EXPECT_EQ(refusal(with(mistral, {{"attention_bias", true}})), "c.json: attention_bias = true is not supported");
+  EXPECT_EQ(refusal(with(mistral, {{"sliding_window", 0}})),
+            "c.json: sliding_window = 0 is not an integer from 1 to 2147483648");
+  EXPECT_EQ(parse(with(mistral, {{"num_key_value_heads", nullptr}})).kv_heads, 16);  // null is not absent
 }
 
 TEST(Config, qwen2_is_a_llama_with_three_biases) {
@@ -109,11 +111,19 @@ TEST(Config, qwen2_is_a_llama_with_three_biases) {
   const ModelConfig c = parse(qwen);
   EXPECT_EQ(c.family, Family::llama);
   EXPECT_TRUE(c.attention_bias);
-  EXPECT_FALSE(c.output_bias);
+  EXPECT_FALSE(c.output_bias || c.qk_norm);
   EXPECT_EQ(c.kv_heads, 32);
   EXPECT_EQ(c.max_positions, 32768);
   EXPECT_FALSE(c.bos_id.has_value());
-  EXPECT_EQ(refusal(with(qwen, {{"use_sliding_window", true}})), "c.json: use_sliding_window = true is not supported");
+  EXPECT_EQ(c.window, (std::vector<int64_t>{0, 0, 0}));
+  const json sliding = with(qwen, {{"use_sliding_window", true}, {"max_window_layers", 2}});
+  EXPECT_EQ(parse(sliding).window, (std::vector<int64_t>{0, 0, 4096}));
+  const json types = {"sliding_attention", "full_attention", "sliding_attention"};
+  EXPECT_EQ(parse(with(sliding, {{"layer_types", types}})).window, (std::vector<int64_t>{4096, 0, 4096}));
+  EXPECT_NE(refusal(with(qwen, {{"layer_types", types}})).find("no sliding window is set"), std::string::npos);
+  EXPECT_EQ(refusal(with(sliding, {{"layer_types", {"full_attention", "linear_attention", "full_attention"}}})),
+            "c.json: layer_types = [\"full_attention\",\"linear_attention\",\"full_attention\"] is not supported "
+            "(\"full_attention\", \"sliding_attention\" are)");
   EXPECT_EQ(refusal(with(qwen, {{"attention_bias", false}})), "c.json: attention_bias = false is not supported");
 }
 
@@ -174,8 +184,8 @@ TEST(Config, refuses_rotary_parameters_by_name) {
   EXPECT_EQ(scaling({{"type", "linear"}, {"rope_type", "dynamic"}, {"factor", 2}}),
             "c.json: rope_scaling.type = \"linear\" is not supported");
   EXPECT_EQ(scaling("linear"), "c.json: rope_scaling is \"linear\", expected an object");
-  EXPECT_EQ(scaling({{"rope_type", "llama3"}, {"factor", 8}, {"low_freq_factor", 4}, {"high_freq_factor", 4}}),
-            "c.json: rope_scaling.high_freq_factor = 4 is not above low_freq_factor = 4");
+  EXPECT_EQ(scaling({{"rope_type", "llama3"}, {"factor", 8}, {"low_freq_factor", 4}, {"high_freq_factor", 2}}),
+            "c.json: rope_scaling.high_freq_factor = 2 is below low_freq_factor = 4");
   EXPECT_EQ(
       refusal(with(llama, {{"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}}})),
       "c.json: rope_parameters.full_attention = {\"rope_type\":\"default\"} is not supported: rotary parameters by "
@@ -242,9 +252,11 @@ TEST(Config, refuses_unsupported_mathematics_by_name) {
 }
 
 TEST(Config, refuses_unknown_models) {
-  for (const char* type : {"qwen3", "gemma", "gpt2", "llama4_text", "LLAMA", ""}) {
+  for (const char* type : {"gemma", "mixtral", "qwen3_moe", "LLAMA", ""}) {
     EXPECT_EQ(refusal(with(llama, {{"model_type", type}})),
-              fmt::format("c.json: model_type = \"{}\" is not supported (opt, llama, mistral, qwen2 are)", type));
+              fmt::format("c.json: model_type = \"{}\" is not supported (gemma2, gemma3, gemma3_text, gpt2, gpt_neox, "
+                          "llama, llama4, llama4_text, mistral, opt, phi3, qwen2, qwen3 are)",
+                          type));
   }
   EXPECT_EQ(refusal(json::object()), "c.json: model_type is missing");
   EXPECT_EQ(refusal(json::array()), "c.json: not a JSON object");
@@ -273,7 +285,7 @@ TEST(Config, refuses_values_out_of_range) {
     }
   }
   EXPECT_EQ(refusal(with(opt, {{"hidden_size", 770}})),
-            "c.json: hidden_size = 770 is not a multiple of num_attention_heads = 12");
+            "c.json: hidden_size = 770 is not a multiple of the 12 attention heads");
   EXPECT_EQ(refusal(with(llama, {{"num_key_value_heads", 3}})),
             "c.json: num_key_value_heads = 3 does not divide num_attention_heads = 4");
   EXPECT_EQ(refusal(with(llama, {{"head_dim", 15}})), "c.json: head_dim = 15, a rotary embedding needs an even one");

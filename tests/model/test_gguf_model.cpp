@@ -20,7 +20,7 @@ class GgufModel : public testing::Test {
   Model twin(const std::string& name, const std::vector<std::string>& more = {},
              const std::vector<std::pair<std::string, at::Tensor>>& extra = {}) {
     const Checkpoint checkpoint = Checkpoint::open(golden(name));
-    const ModelConfig config = parse_config(checkpoint.config(), checkpoint.config_file());
+    const ModelConfig config = parse_config(checkpoint);
     path_ = folder_.write("model.gguf", gguf_twin(checkpoint, config, more, extra));
     return load_model(path_);
   }

@@ -121,7 +121,7 @@ TEST(TensorNames, entries_say_their_block_and_layer) {
       }
     }
     EXPECT_EQ(last, 2);
-    EXPECT_EQ(linear, linear_layers(config.family));
+    EXPECT_EQ(linear, linear_layers(config));
   }
 }
 

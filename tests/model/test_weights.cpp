@@ -39,7 +39,7 @@ class Folder {
 
   Weights load(at::ScalarType dtype = at::kFloat) const {
     const Checkpoint checkpoint = Checkpoint::open(folder_.path);
-    return load_weights(checkpoint, parse_config(checkpoint.config(), checkpoint.config_file()), dtype);
+    return load_weights(checkpoint, parse_config(checkpoint), dtype);
   }
   // The error's line, the folder written as F.
   std::string refusal(at::ScalarType dtype = at::kFloat) const {
@@ -69,7 +69,7 @@ TEST(Weights, load_in_the_order_of_the_table) {
 
 TEST(Weights, are_mapped_unless_converted) {
   const Checkpoint checkpoint = Checkpoint::open(HESPER_SOURCE_DIR "/tests/golden/llama-gqa");
-  const ModelConfig config = parse_config(checkpoint.config(), checkpoint.config_file());
+  const ModelConfig config = parse_config(checkpoint);
   const at::Tensor stored = checkpoint.tensor("model.norm.weight");
   const Weights same = load_weights(checkpoint, config, stored.scalar_type());
   EXPECT_EQ(same.values[static_cast<size_t>(same.index("model.norm.weight"))].const_data_ptr(),
@@ -184,7 +184,7 @@ TEST(Weights, of_real_models) {
   for (const char* name : {"opt-tiny", "stories260K", "babyllama105"}) {
     HESPER_NEEDS(std::string("models/") + name);
     const Checkpoint checkpoint = Checkpoint::open(shared_data(std::string("models/") + name));
-    const ModelConfig config = parse_config(checkpoint.config(), checkpoint.config_file());
+    const ModelConfig config = parse_config(checkpoint);
     const Weights weights = load_weights(checkpoint, config, at::kFloat);
     EXPECT_EQ(weights.specs.size(), parameter_table(config).size()) << name;
   }
@@ -201,7 +201,7 @@ TEST(Weights, of_golden_models) {
   for (const auto& entry : std::filesystem::directory_iterator(HESPER_SOURCE_DIR "/tests/golden")) {
     if (!std::filesystem::exists(entry.path() / "config.json")) continue;
     const Checkpoint checkpoint = Checkpoint::open(entry.path());
-    load_weights(checkpoint, parse_config(checkpoint.config(), checkpoint.config_file()), at::kDouble);
+    load_weights(checkpoint, parse_config(checkpoint), at::kDouble);
     ++models;
   }
   EXPECT_GE(models, 5);

@@ -31,6 +31,7 @@ struct Maps {
     Readout gradient(world.selection, 1, at::kCPU);
     op.forward(p, at_.x, kept);
     Point bars{op.adjoint(p, y_bar, ~0u, kept, gradient), gradient.values()[0]};
+    for (size_t i = 0; i < bars.x.size(); ++i) bars.x[i] = or_zeros(bars.x[i], at_.x[i].sizes());
     return bars;
   }
   Tensor forward(const Point& at_) const {
@@ -170,7 +171,8 @@ void expect_window(const Op& op, const OpWorld& world, const Kept& whole_tape, c
   // empty `kept` and no directions: y_bar_dot alone goes back (Gauss-Newton products)
   const Directions none;
   Readout reads(world.selection, K, at::kCPU);
-  const Tensors back = op.adjoint_tangent({tokens, parameters, none, tape, K}, y_bar_dot, {}, reads);
+  Tensors back = op.adjoint_tangent({tokens, parameters, none, tape, K}, y_bar_dot, {}, reads);
+  for (size_t i = 0; i < inputs; ++i) back[i] = or_zeros(back[i], {K, length, at_.x[i].size(1)});
   for (int64_t k = 0; k < K; ++k) {
     const Point expected_k = oracle.adjoint(at_, y_bar_dot[k]);
     Tensors mine = select(back, k);
@@ -196,8 +198,9 @@ void expect_second_order(const Op& op, const OpWorld& world, int64_t K) {
   EXPECT_TRUE(at::equal(bare, y)) << "forward that keeps nothing";
   const Tensor y_bar = at::randn(y.sizes(), kF64);
   Readout gradient(world.selection, world.tokens.sequences, at::kCPU);
-  const Tensors x_bar = op.adjoint(p, y_bar, ~0u, tape, gradient);
+  Tensors x_bar = op.adjoint(p, y_bar, ~0u, tape, gradient);
   ASSERT_EQ(x_bar.size(), world.inputs.size());
+  for (size_t i = 0; i < x_bar.size(); ++i) x_bar[i] = or_zeros(x_bar[i], world.inputs[i].sizes());
   for (const Tensor& kept : tape)
     EXPECT_TRUE(!kept.defined() || kept.size(0) == world.tokens.rows()) << "the tape must lead with rows";
 

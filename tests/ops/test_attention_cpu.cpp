@@ -66,8 +66,8 @@ struct World {
     dot.q = make({c.directions, t, q}, 1), dot.k = make({c.directions, t, kv}, 1);
     dot.v = make({c.directions, t, kv}, 1), o_bar_dot = make({c.directions, t, q}, 1);
     blocks::HeadsTape h = heads_tape();
-    blocks::forward(h, c.shape.scale);
-    blocks::adjoint(h, c.shape.scale);
+    blocks::forward(h, c.shape);
+    blocks::adjoint(h, c.shape);
     const auto flat = [](const Tensor& x) { return x[0].transpose(0, 1).contiguous(); };
     tape.o = flat(h.o).flatten(1), tape.L = flat(h.L), tape.Dl = flat(h.Dl);
   }
@@ -86,7 +86,7 @@ struct World {
                             blocks::split_heads(x.v, s.kv_heads, repeat),
                             {},
                             {}};
-    blocks::forward_tangent(h, d, s.scale);
+    blocks::forward_tangent(h, d, s);
     const auto joined = [&](const Tensors& bar) {
       return Tensors{blocks::join_heads(bar[0], s.heads), blocks::join_heads(bar[1], s.kv_heads),
                      blocks::join_heads(bar[2], s.kv_heads)};
@@ -96,10 +96,10 @@ struct World {
                 d.r.defined() ? d.r.transpose(1, 2) : d.r,
                 at::zeros({c.directions, c.directions}, at::kDouble),
                 Tensor(),
-                joined(blocks::adjoint_tangent(h, d, bar, s.scale)),
-                joined(blocks::adjoint_tangent(h, d, {}, s.scale)),
-                joined(blocks::adjoint_tangent(h, {}, bar, s.scale))};
-    const Tensors prime = blocks::second_order(h, d, s.scale);
+                joined(blocks::adjoint_tangent(h, d, bar, s)),
+                joined(blocks::adjoint_tangent(h, d, {}, s)),
+                joined(blocks::adjoint_tangent(h, {}, bar, s))};
+    const Tensors prime = blocks::second_order(h, d, s);
     const Tensors factor{d.q, d.k, d.v};
     for (int i = 0; i < 3; ++i)
       if (factor[i].defined() && prime[i].defined()) {
@@ -172,7 +172,7 @@ TEST_P(AttentionCpu, PrimalMapsAgreeWithComposedOnes) {
   const Tensors bar = cpu::adjoint(GetParam().shape, mine);
   EXPECT_LE(difference(mine.Dl, world.tape.Dl), 1e-12);
   blocks::HeadsTape h = world.heads_tape();
-  const Tensors composed = blocks::adjoint(h, GetParam().shape.scale);
+  const Tensors composed = blocks::adjoint(h, GetParam().shape);
   const int64_t heads[] = {GetParam().shape.heads, GetParam().shape.kv_heads, GetParam().shape.kv_heads};
   for (int i = 0; i < 3; ++i)
     EXPECT_LE(difference(bar[i], blocks::join_heads(composed[i], heads[i])[0]), 1e-12) << "input " << i;

@@ -8,9 +8,56 @@
 namespace hesper::oracle {
 
 std::vector<std::string> golden_names() {
-  return {"opt-pre",    "opt-gelu",     "opt-post-proj", "opt-bare",       "llama-gqa", "llama-llama3rope",
-          "llama-bias", "llama-linear", "llama-dynamic", "llama-mqa-tied", "mistral",   "qwen2"};
+  return {"opt-pre",
+          "opt-gelu",
+          "opt-post-proj",
+          "opt-bare",
+          "llama-gqa",
+          "llama-llama3rope",
+          "llama-bias",
+          "llama-linear",
+          "llama-dynamic",
+          "llama-mqa-tied",
+          "mistral",
+          "qwen2",
+          "mistral-window",
+          "qwen2-window",
+          "qwen3",
+          "qwen3-bias",
+          "gpt2",
+          "gpt2-options",
+          "gpt2-unscaled",
+          "neox",
+          "neox-serial",
+          "phi3",
+          "phi3-window",
+          "gemma2",
+          "gemma2-options",
+          "gemma3",
+          "gemma3-newer",
+          "llama4",
+          "llama4-interleaved",
+          "llama4-all-options"};
 }
+
+namespace {
+
+// A stack of experts (E, in, out) as one matrix (out, in) an expert and layer, by the engine's names.
+std::vector<std::pair<std::string, at::Tensor>> pieces(const std::string& name, const at::Tensor& value) {
+  if (value.dim() != 3) return {{name, value}};
+  const std::string root = name.substr(0, name.rfind('.') + 1);
+  const bool two = name.ends_with("gate_up_proj");
+  std::vector<std::pair<std::string, at::Tensor>> out;
+  for (int64_t e = 0; e < value.size(0); ++e) {
+    const auto layers = two ? std::vector<std::string>{"gate_proj", "up_proj"} : std::vector<std::string>{"down_proj"};
+    const auto parts = value[e].chunk(int64_t(layers.size()), 1);
+    for (size_t i = 0; i < layers.size(); ++i)
+      out.emplace_back(root + std::to_string(e) + "." + layers[i] + ".weight", parts[i].t());
+  }
+  return out;
+}
+
+}  // namespace
 
 Golden read_golden(const std::string& name) {
   Golden golden;
@@ -18,8 +65,10 @@ Golden read_golden(const std::string& name) {
   golden.config = nlohmann::json::parse(std::ifstream(golden.folder + "/config.json"));
   const SafetensorsFile weights(golden.folder + "/model.safetensors");
   for (const auto& info : weights.tensors()) {
-    const at::Tensor value = weights.view(info.name).contiguous();
-    golden.weights[info.name].assign(value.const_data_ptr<double>(), value.const_data_ptr<double>() + value.numel());
+    for (const auto& [piece, stored] : pieces(info.name, weights.view(info.name))) {
+      const at::Tensor value = stored.contiguous();
+      golden.weights[piece].assign(value.const_data_ptr<double>(), value.const_data_ptr<double>() + value.numel());
+    }
   }
   const SafetensorsFile record(golden.folder + "/golden.safetensors");
   golden.ids = record.view("ids");

@@ -27,7 +27,7 @@ class Engine : public testing::TestWithParam<std::string> {
  protected:
   static hesper::Weights read(const std::string& folder) {
     const Checkpoint checkpoint = Checkpoint::open(folder);
-    return load_weights(checkpoint, parse_config(checkpoint.config(), checkpoint.config_file()), at::kDouble);
+    return load_weights(checkpoint, parse_config(checkpoint), at::kDouble);
   }
   void add(Selection& selection, const std::string& name, const std::vector<int64_t>& flat) const {
     const int p = program_.parameter(name);

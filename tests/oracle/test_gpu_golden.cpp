@@ -54,8 +54,7 @@ TEST_P(GpuGolden, DoubleAgreesWithTransformers) {
   HESPER_NEEDS_GPU();
   const Golden golden = read_golden(GetParam());
   const Checkpoint checkpoint = Checkpoint::open(golden.folder);
-  const auto weights =
-      load_weights(checkpoint, parse_config(checkpoint.config(), checkpoint.config_file()), at::kDouble);
+  const auto weights = load_weights(checkpoint, parse_config(checkpoint), at::kDouble);
   for (const auto& listed : golden.selections) {
     SCOPED_TRACE(listed.name);
     Selection selection;

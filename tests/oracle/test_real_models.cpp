@@ -58,7 +58,7 @@ at::Tensor windows_of(const Tokenizer& tokenizer, const std::string& text, const
 struct Model {
   explicit Model(const std::filesystem::path& folder) {
     const Checkpoint checkpoint = Checkpoint::open(folder);
-    weights = load_weights(checkpoint, parse_config(checkpoint.config(), checkpoint.config_file()), at::kDouble);
+    weights = load_weights(checkpoint, parse_config(checkpoint), at::kDouble);
   }
   hesper::Weights weights;
   Parameters parameters() const { return Parameters(weights.values, at::kDouble, at::kCPU); }

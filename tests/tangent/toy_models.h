@@ -90,7 +90,7 @@ inline Toy make_toy(const ToyShape& c, at::Device device = at::kCPU) {
     const std::string b = std::to_string(i) + ".";
     int h = c.pre_norm ? make_norm(x, b + "n1") : x;
     int q = p.linear(h, b + "q"), k = p.linear(h, b + "k"), v = p.linear(h, b + "v");
-    if (c.llama) q = p.rotary(q, frequencies, c.tokens), k = p.rotary(k, frequencies, c.tokens);
+    if (c.llama) q = p.rotary(q, frequencies, c.tokens, d), k = p.rotary(k, frequencies, c.tokens, d);
     x = p.add(x,
               p.linear(p.attention(q, k, v, {c.heads, c.kv_heads, d, 1 / std::sqrt(static_cast<double>(d))}), b + "o"));
     if (!c.pre_norm) x = make_norm(x, b + "n1");

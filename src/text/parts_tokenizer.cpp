@@ -1,4 +1,4 @@
-#include "text/bpe_tokenizer.h"
+#include "text/parts_tokenizer.h"
 
 #include <fmt/format.h>
 
@@ -11,18 +11,6 @@ namespace hesper {
 namespace {
 
 constexpr size_t kMaxCachedWord = 256;  // bytes
-
-std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t begin = 0;;) {
-    const size_t hit = text.find(from, begin);
-    out += text.substr(begin, hit - begin);
-    if (hit == std::string_view::npos) return out;
-    out += to;
-    begin = hit + from.size();
-  }
-}
 
 std::vector<AddedToken> select(const std::vector<AddedToken>& tokens, bool normalized) {
   std::vector<AddedToken> selected;
@@ -46,6 +34,10 @@ std::optional<char> fallback_byte(std::string_view token) {
 
 }  // namespace
 
+const Vocabulary& vocabulary_of(const WordModel& model) {
+  return std::visit([](const auto& m) -> const Vocabulary& { return m.vocabulary(); }, model);
+}
+
 std::optional<int32_t> find_token(const std::vector<AddedToken>& added, const Vocabulary& vocabulary,
                                   std::string_view content) {
   for (const AddedToken& token : added) {
@@ -55,10 +47,10 @@ std::optional<int32_t> find_token(const std::vector<AddedToken>& added, const Vo
   return found == vocabulary.end() ? std::nullopt : std::optional(found->second);
 }
 
-BpeTokenizer::BpeTokenizer(BpeTokenizerParts parts)
+PartsTokenizer::PartsTokenizer(TokenizerParts parts)
     : parts_(std::move(parts)), raw_tokens_(select(parts_.added_tokens, false)), normalized_tokens_({}) {
   std::vector<AddedToken> normalized = select(parts_.added_tokens, true);
-  for (AddedToken& token : normalized) token.content = normalize(token.content);
+  for (AddedToken& token : normalized) token.content = normalize(parts_.normalizer, token.content);
   normalized_tokens_ = AddedTokenFinder(std::move(normalized));
 
   const auto enter = [&](const std::string& token, int32_t id) {
@@ -68,7 +60,7 @@ BpeTokenizer::BpeTokenizer(BpeTokenizerParts parts)
     }
     vocab_size_ = std::max<int64_t>(vocab_size_, int64_t{id} + 1);
   };
-  const Vocabulary& vocabulary = parts_.bpe.vocabulary();
+  const Vocabulary& vocabulary = vocabulary_of(parts_.model);
   token_of_.reserve(vocabulary.size() + parts_.added_tokens.size());
   for (const auto& [token, id] : vocabulary) enter(token, id);
   for (const AddedToken& token : parts_.added_tokens) {
@@ -84,28 +76,23 @@ BpeTokenizer::BpeTokenizer(BpeTokenizerParts parts)
   }
 }
 
-std::string BpeTokenizer::normalize(std::string_view text) const {
-  std::string out(text);
-  for (const NormalizerStep& step : parts_.normalizer) {
-    if (out.empty()) break;
-    out = step.from.empty() ? step.to + out : replace_all(out, step.from, step.to);
-  }
-  return out;
+void PartsTokenizer::encode_word(std::string_view word, std::vector<int32_t>& ids) const {
+  std::visit([&](const auto& model) { model.encode(word, ids); }, parts_.model);
 }
 
-std::vector<int32_t> BpeTokenizer::encode(std::string_view bytes) const {
+std::vector<int32_t> PartsTokenizer::encode(std::string_view bytes) const {
   const std::string text = replace_invalid_utf8(bytes);
   std::vector<int32_t> ids;
   // A word's ids lie in `ids` where it first stood.
   std::unordered_map<std::string, std::pair<size_t, size_t>> seen;
-  const auto encode_word = [&](std::string& word) {
-    if (word.size() > kMaxCachedWord) return parts_.bpe.encode(word, ids);
+  const auto encode_cached = [&](std::string& word) {
+    if (word.size() > kMaxCachedWord) return encode_word(word, ids);
     if (const auto found = seen.find(word); found != seen.end()) {
       for (size_t i = found->second.first; i < found->second.second; ++i) ids.push_back(ids[i]);
       return;
     }
     const size_t begin = ids.size();
-    parts_.bpe.encode(word, ids);
+    encode_word(word, ids);
     seen.emplace(std::move(word), std::pair(begin, ids.size()));
   };
   for (const Segment& outer : raw_tokens_.split(text)) {
@@ -113,7 +100,8 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view bytes) const {
       ids.push_back(outer.id);
       continue;
     }
-    const std::string part = normalize(std::string_view(text).substr(outer.begin, outer.end - outer.begin));
+    const std::string part =
+        normalize(parts_.normalizer, std::string_view(text).substr(outer.begin, outer.end - outer.begin));
     for (const Segment& inner : normalized_tokens_.split(part)) {
       if (inner.id >= 0) {
         ids.push_back(inner.id);
@@ -121,14 +109,14 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view bytes) const {
       }
       const bool at_start = outer.begin == 0 && inner.begin == 0;
       const std::string_view piece = std::string_view(part).substr(inner.begin, inner.end - inner.begin);
-      for (std::string& word : pre_tokenize(parts_.pre_tokenizer, piece, at_start)) encode_word(word);
+      for (std::string& word : pre_tokenize(parts_.pre_tokenizer, piece, at_start)) encode_cached(word);
     }
   }
   return ids;
 }
 
-std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
-  if (parts_.decoder == BpeTokenizerParts::Decoder::unsupported) {
+std::string PartsTokenizer::decode(std::span<const int32_t> ids) const {
+  if (parts_.decoder == TokenizerParts::Decoder::unsupported) {
     throw std::runtime_error(fmt::format("{}: the decoder {} is not supported", parts_.name, parts_.decoder_name));
   }
   std::string bytes;
@@ -138,7 +126,7 @@ std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
       throw std::invalid_argument(fmt::format("{}: no token has id {} (vocabulary {})", parts_.name, id, vocab_size_));
     }
     const std::string& token = found->second;
-    if (parts_.decoder == BpeTokenizerParts::Decoder::byte_level) {
+    if (parts_.decoder == TokenizerParts::Decoder::byte_level) {
       bytes += byte_level_decode(token).value_or(token);
     } else if (const auto byte = fallback_byte(token)) {
       bytes += *byte;
