@@ -177,7 +177,7 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   set_threads(flags);
   const DiagOptions options = diag_options(flags);
   catch_interrupts();
-  const Model model = open_model(flags);
+  const Model model = open_model(flags, console);
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
   DiagonalJob job;
@@ -185,7 +185,7 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   stop_if_interrupted();
   job.title = title(flags, options);
   job.method = method_name(flags, options);
-  static_cast<RunJob&>(job) = run_job(flags, data, command_line);
+  static_cast<RunJob&>(job) = run_job(flags, model, data, command_line);
   job.sums = unit_sums(model, job.selection, flags.group_size);
   job.double_precision = options.precision == at::kDouble;
   job.full_errors = flags.errors == "full";

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <stdexcept>
 
+#include "hub.h"
 #include "run/exact_files.h"
 #include "text/corpus.h"
 #include "text/npy.h"
@@ -31,7 +32,15 @@ void group_options(CLI::App& app, const char* group) {
 }
 
 void add_model(CLI::App& app, Flags& f) {
-  app.add_option("--model", f.model, "model folder in Hugging Face layout, or a .gguf file")->required();
+  app.add_option("--model", f.model, "model folder in Hugging Face layout, .gguf file, or ORG/NAME of the hub")
+      ->required();
+  add_hub(app, f);
+}
+
+void add_hub(CLI::App& app, Flags& f) {
+  app.add_option("--revision", f.revision, "of a model of the hub: branch, tag or commit (main)");
+  app.add_option("--cache-dir", f.cache_dir, "where files of the hub are kept (HF_HUB_CACHE, HF_HOME/hub)");
+  app.add_flag("--offline", f.offline, "only what the cache holds; nothing is fetched");
   group_options(app, "Model and data");
 }
 
@@ -138,20 +147,15 @@ void add_output(CLI::App& app, Flags& f) {
   group_options(app, "Output");
 }
 
-void check_model_path(const char* flag, const std::string& path) {
-  if (fs::is_directory(path) || (path.ends_with(".gguf") && fs::is_regular_file(path))) return;
-  if (fs::exists(path))
-    refuse("{} {}: a file, but a model folder is expected, or a file that ends in .gguf", flag, path);
-  refuse("{} {}: no such folder (models from the hub by their id are not built yet)", flag, path);
+Model open_model(const Flags& flags, Console& console) {
+  const ModelSource source = find_model("--model", flags.model, flags, ModelPart::all, console);
+  Model model = load_model(source.path);
+  model.origin = source.origin;
+  return model;
 }
 
-Model open_model(const Flags& flags) {
-  check_model_path("--model", flags.model);
-  return load_model(flags.model);
-}
-
-RunJob run_job(const Flags& flags, const Data& data, const std::vector<std::string>& command_line) {
-  return {model_name(flags), "", data.name, data.windows, command_line};
+RunJob run_job(const Flags& flags, const Model& model, const Data& data, const std::vector<std::string>& command_line) {
+  return {model_name(flags), model.origin, "", data.name, data.windows, command_line};
 }
 
 fs::path results_folder(const Flags& flags) {
@@ -207,7 +211,7 @@ Data load_data(const Flags& flags, const Model& model, Console& console) {
     if (!stream && model.config().family != Family::opt) options.max_seqlen.reset();
     const std::optional<fs::path> labels = flags.labels.empty() ? std::nullopt : std::optional<fs::path>(flags.labels);
     std::optional<int32_t> bos;
-    if (options.bos && *options.bos != BosPlacement::none) bos = load_tokenizer(flags.model)->bos();
+    if (options.bos && *options.bos != BosPlacement::none) bos = load_tokenizer(model.checkpoint.folder())->bos();
     data.windows = windows_from_files(flags.token_ids, labels, bos, options, notes);
     data.name = flags.token_ids;
   } else {
@@ -215,7 +219,7 @@ Data load_data(const Flags& flags, const Model& model, Console& console) {
       refuse("no data: --dataset FILE.txt, --dataset wikitext2 --dataset-path FILE, or --token-ids");
     if (!flags.labels.empty()) refuse("--labels {}: for --token-ids only", flags.labels);
     const Text text = read_text(flags);
-    const auto tokenizer = load_tokenizer(flags.model);
+    const auto tokenizer = load_tokenizer(model.checkpoint.folder());
     data.windows = cut_windows(tokenizer->encode(text.text), tokenizer->bos(), options, notes);
     data.name = text.name;
   }

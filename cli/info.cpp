@@ -18,6 +18,7 @@
 #include "commands.h"
 #include "console.h"
 #include "flags.h"
+#include "hub.h"
 #include "model/tensor_names.h"
 #include "run/memory.h"
 #include "text/tokenizer.h"
@@ -73,16 +74,18 @@ std::string describe_tokenizer(const std::string& model) {
 }
 
 // What the files say; the weights are not read.
-void run_model_info(const std::string& model, bool as_json) {
-  Console console(false, as_json);
-  check_model_path("--model", model);
-  const Checkpoint checkpoint = Checkpoint::open(model);
+void run_model_info(const Flags& flags) {
+  Console console(false, flags.json);
+  const std::string& model = flags.model;
+  const ModelSource source = find_model("--model", model, flags, ModelPart::all, console);
+  const Checkpoint checkpoint = Checkpoint::open(source.path);
   const ModelConfig config = parse_config(checkpoint.config(), checkpoint.config_file());
   int64_t weights = 0;
   for (const ParameterSpec& spec : parameter_table(config)) weights += c10::multiply_integers(spec.shape);
   const std::vector<std::string> layers = linear_layers(config.family);
-  const std::string types = stored_types(checkpoint), tokenizer = describe_tokenizer(model);
+  const std::string types = stored_types(checkpoint), tokenizer = describe_tokenizer(source.path);
   console.result(fmt::format("model       {} ({}, {})", model, config.model_type, checkpoint.format()));
+  if (!source.origin.hub_id.empty()) console.result(fmt::format("commit      {}", source.origin.commit));
   console.result(fmt::format("shape       {} blocks of width {}, {} heads of {}, {} for keys and values; {} positions",
                              config.blocks, config.width, config.heads, config.head_dim, config.kv_heads,
                              config.max_positions));
@@ -90,7 +93,9 @@ void run_model_info(const std::string& model, bool as_json) {
                              config.tied_head ? "tied to the embedding" : "of its own"));
   console.result(fmt::format("tokenizer   {}", tokenizer));
   console.result(fmt::format("--layer     {}", fmt::join(layers, ", ")));
+  const std::string& commit = source.origin.commit;
   console.event("model", {{"model", model},
+                          {"revision", commit.empty() ? nlohmann::json() : nlohmann::json(commit)},
                           {"type", config.model_type},
                           {"format", checkpoint.format()},
                           {"blocks", config.blocks},
@@ -147,12 +152,13 @@ void run_info(bool as_json) {
 }  // namespace
 
 Action add_info(CLI::App& app) {
-  auto json = std::make_shared<bool>(false);
-  auto model = std::make_shared<std::string>();
-  app.add_option("--model", *model, "what a model folder or .gguf file holds, instead of the build");
-  app.add_flag("--json", *json, "one JSON object on standard output");
-  return [json, model](const std::vector<std::string>&) {
-    model->empty() ? run_info(*json) : run_model_info(*model, *json);
+  auto flags = std::make_shared<Flags>();
+  app.add_option("--model", flags->model,
+                 "what a model folder, .gguf file or ORG/NAME of the hub holds, not the build");
+  add_hub(app, *flags);
+  app.add_flag("--json", flags->json, "one JSON object on standard output");
+  return [flags](const std::vector<std::string>&) {
+    flags->model.empty() ? run_info(flags->json) : run_model_info(*flags);
   };
 }
 

@@ -7,9 +7,16 @@
 
 namespace hesper {
 
+/// Where a model's files came from; empty for a folder or file that the user named.
+struct ModelOrigin {
+  std::string hub_id;  // "ORG/NAME"
+  std::string commit;  // 40 hex digits
+};
+
 struct Model {
   Checkpoint checkpoint;
   Weights weights;  // values in the checkpoint's own precision
+  ModelOrigin origin = {};
   const ModelConfig& config() const { return weights.config; }
 };
 

@@ -15,8 +15,9 @@ namespace hesper {
 struct RunRecord {
   struct Model {
     std::string name;
-    std::optional<std::string> revision;
-    std::string sha256;  // of the weights, hex
+    std::optional<std::string> hub_id;    // "ORG/NAME", where it came from the hub
+    std::optional<std::string> revision;  // its commit there
+    std::string sha256;                   // of the weights, hex
   };
   struct Data {
     std::string name;

@@ -22,7 +22,11 @@ RunRecord new_record(const RunJob& job, const RunOutcome& outcome, json configur
   RunRecord record;
   record.version = HESPER_VERSION;
   record.command_line = job.command_line;
-  record.model = {job.model_name, std::nullopt, job.model_sha256};
+  record.model = {job.model_name, std::nullopt, std::nullopt, job.model_sha256};
+  if (!job.model_origin.hub_id.empty()) {
+    record.model.hub_id = job.model_origin.hub_id;
+    record.model.revision = job.model_origin.commit;
+  }
   record.data = {job.data_name, ids_sha256(job.windows.ids), job.windows.ids.size(0), job.windows.ids.size(1)};
   record.configuration = std::move(configuration);
   record.loss = outcome.loss;

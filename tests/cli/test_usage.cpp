@@ -131,7 +131,7 @@ TEST_F(Usage, MissingTokenizer) {
 }
 
 TEST_F(Usage, ModelsThatAreNotThere) {
-  refused(exact("facebook/opt-125m"), 2, "facebook/opt-125m: no such folder (models from the hub");
+  refused(exact("opt-125m"), 2, "opt-125m: no such folder, and no ORG/NAME of the hub");
   refused(exact("text.txt"), 2, "a model folder is expected");
   refused(exact(folder.path.string()), 1, "config.json");
 }
