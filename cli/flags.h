@@ -11,6 +11,7 @@
 #include "model/model.h"
 #include "run/exact.h"
 #include "run/result_files.h"
+#include "text/tokenizer.h"
 #include "text/windows.h"
 
 namespace hesper::cli {
@@ -20,7 +21,7 @@ struct Flags {
   std::string model;
   std::string revision, cache_dir;
   bool offline = false;
-  std::string dataset, dataset_path, split;
+  std::string dataset, dataset_path, config, split, text_column;
   std::string token_ids, labels;
   std::optional<int64_t> seqlen, b;
   std::string windows = "first";
@@ -79,15 +80,24 @@ void add_output(CLI::App& app, Flags& flags);
 Model open_model(const Flags& flags, Console& console);
 std::string model_name(const Flags& flags);  // last component of the path or id
 
-/// Text of --dataset and its name for records.
+/// Text of --dataset, its name for records, and where it came from.
 struct Text {
   std::string text, name;
+  HubOrigin origin = {};
 };
-Text read_text(const Flags& flags);
+Text read_text(const Flags& flags, Console& console);
+/// Throws std::invalid_argument where --config, --split or --text-column is given, which `with` has no use for.
+void refuse_dataset_flags(const Flags& flags, const std::string& with);
+
+/// XDG_CACHE_HOME/hesper, else ~/.cache/hesper.
+std::filesystem::path cache_folder();
+/// Ids of the text without BOS; those of long texts are kept in cache_folder()/ids. `model`: path of its files.
+std::vector<int32_t> encode(const Tokenizer& tokenizer, const std::string& model, const Text& text);
 
 struct Data {
   Windows windows;
   std::string name;
+  HubOrigin origin = {};
 };
 Data load_data(const Flags& flags, const Model& model, Console& console);
 bool has_data(const Flags& flags);

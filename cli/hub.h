@@ -39,7 +39,7 @@ class FetchLine {
 /// Files of a model on this machine.
 struct ModelSource {
   std::string path;  // folder, or .gguf file
-  ModelOrigin origin;
+  HubOrigin origin;
 };
 
 /// A folder or .gguf file of that name; else the hub's ORG/NAME at --revision (main for other flags than --model), its

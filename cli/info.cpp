@@ -8,7 +8,6 @@
 #include <torch/version.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -21,6 +20,7 @@
 #include "hub.h"
 #include "model/tensor_names.h"
 #include "run/memory.h"
+#include "text/parquet.h"
 #include "text/tokenizer.h"
 #include "values.h"
 
@@ -28,12 +28,6 @@ namespace hesper::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-fs::path cache_folder() {
-  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache) return fs::path(cache) / "hesper";
-  const char* home = std::getenv("HOME");
-  return fs::path(home && *home ? home : ".") / ".cache" / "hesper";
-}
 
 std::vector<std::string> folders_in(const fs::path& folder) {
   std::vector<std::string> names;
@@ -85,7 +79,7 @@ void run_model_info(const Flags& flags) {
   const std::vector<std::string> layers = linear_layers(config.family);
   const std::string types = stored_types(checkpoint), tokenizer = describe_tokenizer(source.path);
   console.result(fmt::format("model       {} ({}, {})", model, config.model_type, checkpoint.format()));
-  if (!source.origin.hub_id.empty()) console.result(fmt::format("commit      {}", source.origin.commit));
+  if (!source.origin.id.empty()) console.result(fmt::format("commit      {}", source.origin.commit));
   console.result(fmt::format("shape       {} blocks of width {}, {} heads of {}, {} for keys and values; {} positions",
                              config.blocks, config.width, config.heads, config.head_dim, config.kv_heads,
                              config.max_positions));
@@ -135,7 +129,9 @@ void run_info(bool as_json) {
   row("built with", fmt::format("{}, LibTorch {}", compiler, TORCH_VERSION));
   row("CPU", fmt::format("{} threads, {} kernels", at::get_num_threads(), at::get_cpu_capability()));
   row("CUDA", cuda);
+  row("Parquet", reads_parquet() ? "yes (Apache Arrow)" : "no (no pyarrow wheel when it was built)");
   row("memory", fmt::format("{} free", say_bytes(free_memory())));
+  row("hub cache", hub_settings(Flags()).cache.string());
   row("cache", cache.string() + (cached.empty() ? " (empty)" : ""));
   for (const std::string& name : cached) row("", name);
   console.event("info", {{"version", HESPER_VERSION},
@@ -144,6 +140,7 @@ void run_info(bool as_json) {
                          {"threads", at::get_num_threads()},
                          {"cpu", at::get_cpu_capability()},
                          {"cuda", cuda},
+                         {"parquet", reads_parquet()},
                          {"free_memory", free_memory()},
                          {"cache", cache.string()},
                          {"cached_models", cached}});

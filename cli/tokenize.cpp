@@ -16,9 +16,9 @@ namespace {
 void run_tokenize(const Flags& flags, const std::string& out) {
   Console console(flags.quiet, flags.json);
   const ModelSource source = find_model("--model", flags.model, flags, ModelPart::tokenizer, console);
-  const Text text = read_text(flags);
+  const Text text = read_text(flags, console);
   const auto tokenizer = load_tokenizer(source.path);
-  std::vector<int32_t> ids = tokenizer->encode(text.text);
+  std::vector<int32_t> ids = encode(*tokenizer, source.path, text);
   if (flags.bos == "window") throw std::invalid_argument("--bos window: the stream is not cut into windows here");
   const bool bos = flags.bos != "none" && tokenizer->bos().has_value();
   if (bos) ids.insert(ids.begin(), *tokenizer->bos());

@@ -43,10 +43,9 @@ class Fetcher {
     progress_.file.clear();
   }
 
-  HubSnapshot finish(const std::string& revision, const std::string& commit) {
+  void finish(const std::string& revision, const std::string& commit) {
     cache_.make_folders();
     cache_.write_ref(revision, commit);
-    return {cache_.snapshot(commit), commit};
   }
 
  private:
@@ -91,7 +90,7 @@ Cached in_cache(const HubCache& cache, const std::string& revision, const Choose
   try {
     const ChosenFiles chosen = choose(
         cache.listing(*commit), [&](const std::string& file) { return read_file(folder / file, max_index_bytes); });
-    return {HubSnapshot{folder, *commit}, chosen.complete, ""};
+    return {HubSnapshot{folder, *commit, chosen.files}, chosen.complete, ""};
   } catch (const std::runtime_error& error) {
     return {std::nullopt, false, error.what()};
   }
@@ -124,8 +123,10 @@ HubSnapshot fetch_snapshot(const HubSettings& settings, const Repository& reposi
       fetcher.fetch(listing.commit, file);
       return read_file(cache.snapshot(listing.commit) / file, max_index_bytes);
     };
-    for (const std::string& file : choose(listing, read).files) fetcher.fetch(listing.commit, file);
-    return fetcher.finish(revision, listing.commit);
+    const std::vector<std::string> files = choose(listing, read).files;
+    for (const std::string& file : files) fetcher.fetch(listing.commit, file);
+    fetcher.finish(revision, listing.commit);
+    return {cache.snapshot(listing.commit), listing.commit, files};
   } catch (const HubUnreachable& error) {
     const Cached cached = in_cache(cache, revision, choose);
     if (!cached.snapshot) throw;
@@ -157,6 +158,14 @@ HubSnapshot fetch_model(const HubSettings& settings, const std::string& id, cons
     return {files, tokenizer};
   };
   return fetch_snapshot(settings, {RepositoryKind::model, id}, revision, choose, events);
+}
+
+HubSnapshot fetch_dataset(const HubSettings& settings, const std::string& id, const DatasetRequest& request,
+                          const FetchEvents& events) {
+  const auto choose = [&](const RepositoryListing& listing, const ReadListed&) {
+    return choose_dataset_files(listing, request, id);
+  };
+  return fetch_snapshot(settings, {RepositoryKind::dataset, id}, "main", choose, events);
 }
 
 }  // namespace hesper

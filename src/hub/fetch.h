@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "hub/dataset_files.h"
 #include "hub/hub_cache.h"
 #include "hub/hub_settings.h"
 
@@ -28,13 +29,9 @@ struct FetchEvents {
 struct HubSnapshot {
   std::filesystem::path folder;  // CACHE/models--ORG--NAME/snapshots/COMMIT
   std::string commit;
+  std::vector<std::string> files;  // that were chosen, as paths below the folder
 };
 
-struct ChosenFiles {
-  std::vector<std::string> files;
-  bool complete =
-      true;  // false: something is not listed that others may have left out, and that is missed now and then
-};
 /// Says which files are wanted of those listed; `read` gives the text of one of them (fetched for it), at most 64 MiB.
 /// Throws std::runtime_error where a listing does not have what is needed: a listing of the cache is then not enough.
 using ReadListed = std::function<std::string(const std::string& file)>;
@@ -51,5 +48,8 @@ enum class ModelPart { all, tokenizer };
 /// The files of model_files.h. A tokenizer that the repository lacks is not missed when its weights are there.
 HubSnapshot fetch_model(const HubSettings& settings, const std::string& id, const std::string& revision, ModelPart part,
                         const FetchEvents& events);
+/// The files of dataset_files.h, at main.
+HubSnapshot fetch_dataset(const HubSettings& settings, const std::string& id, const DatasetRequest& request,
+                          const FetchEvents& events);
 
 }  // namespace hesper

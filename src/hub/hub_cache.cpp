@@ -33,6 +33,18 @@ void make_folder(const fs::path& folder) {
 
 }  // namespace
 
+RepositoryListing list_folder(const fs::path& folder, const std::string& commit) {
+  RepositoryListing listing{commit, {}};
+  std::error_code error, ignored;
+  for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    if (fs::is_regular_file(it->path(), ignored)) {  // follows links: no bytes, no file
+      listing.files.push_back(it->path().lexically_relative(folder).string());
+    }
+  }
+  std::sort(listing.files.begin(), listing.files.end());
+  return listing;
+}
+
 HubCache::HubCache(const fs::path& cache, const Repository& repository)
     : root_(cache), folder_(cache / repository.cache_folder()), locks_(cache / ".locks" / repository.cache_folder()) {}
 
@@ -49,18 +61,6 @@ std::optional<std::string> HubCache::commit_of(const std::string& revision) cons
 bool HubCache::has(const std::string& commit, const std::string& file) const {
   std::error_code ignored;
   return fs::is_regular_file(snapshot(commit) / file, ignored);  // follows the link: no bytes, no file
-}
-
-RepositoryListing HubCache::listing(const std::string& commit) const {
-  RepositoryListing listing{commit, {}};
-  const fs::path folder = snapshot(commit);
-  std::error_code error;
-  for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    const std::string file = it->path().lexically_relative(folder).string();
-    if (has(commit, file)) listing.files.push_back(file);
-  }
-  std::sort(listing.files.begin(), listing.files.end());
-  return listing;
 }
 
 void HubCache::make_folders() const {

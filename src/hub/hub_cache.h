@@ -13,6 +13,9 @@
 
 namespace hesper {
 
+/// All files below a folder, as a repository lists its own.
+RepositoryListing list_folder(const std::filesystem::path& folder, const std::string& commit);
+
 class HubCache {
  public:
   HubCache(const std::filesystem::path& cache, const Repository& repository);
@@ -26,8 +29,8 @@ class HubCache {
   std::optional<std::string> commit_of(const std::string& revision) const;
   /// Whether the snapshot has that file, bytes and all.
   bool has(const std::string& commit, const std::string& file) const;
-  /// All files of a snapshot that are there, as paths below it, sorted.
-  RepositoryListing listing(const std::string& commit) const;
+  /// The files of a snapshot that are there.
+  RepositoryListing listing(const std::string& commit) const { return list_folder(snapshot(commit), commit); }
 
   /// These three throw std::runtime_error "cannot write PATH: reason".
   void make_folders() const;

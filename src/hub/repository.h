@@ -27,6 +27,12 @@ struct RepositoryListing {
   bool has(std::string_view file) const;
 };
 
+struct ChosenFiles {
+  std::vector<std::string> files;
+  bool complete =
+      true;  // false: something is not listed that others may have left out, and that is missed now and then
+};
+
 /// What the server says of one file.
 struct HubFile {
   std::string name;    // path in the repository

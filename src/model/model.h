@@ -3,20 +3,15 @@
 #include <string>
 
 #include "checkpoint/checkpoint.h"
+#include "hub/hub_origin.h"
 #include "model/weights.h"
 
 namespace hesper {
 
-/// Where a model's files came from; empty for a folder or file that the user named.
-struct ModelOrigin {
-  std::string hub_id;  // "ORG/NAME"
-  std::string commit;  // 40 hex digits
-};
-
 struct Model {
   Checkpoint checkpoint;
   Weights weights;  // values in the checkpoint's own precision
-  ModelOrigin origin = {};
+  HubOrigin origin = {};
   const ModelConfig& config() const { return weights.config; }
 };
 

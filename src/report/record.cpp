@@ -57,6 +57,8 @@ json to_json(const RunRecord& record) {
             {"sha256", record.model.sha256}}},
           {"data",
            {{"name", record.data.name},
+            {"hub_id", or_null(record.data.hub_id)},
+            {"revision", or_null(record.data.revision)},
             {"sha256", record.data.sha256},
             {"windows", record.data.windows},
             {"seqlen", record.data.seqlen}}},

@@ -21,7 +21,8 @@ struct RunRecord {
   };
   struct Data {
     std::string name;
-    std::string sha256;  // of the ids as int32 little-endian, hex
+    std::optional<std::string> hub_id, revision;  // as the model's
+    std::string sha256;                           // of the ids as int32 little-endian, hex
     int64_t windows = 0;
     int64_t seqlen = 0;  // tokens of a window
   };

@@ -1,6 +1,7 @@
 // Models by their id on the hub, from the command line; the hub is a local server.
 #include "cli/tool.h"
 #include "hub/fake_hub.h"
+#include "text/parquet.h"
 
 namespace hesper {
 namespace {
@@ -98,6 +99,15 @@ TEST_F(HubCommand, GatedWithTheTokensOfTheEnvironment) {
   EXPECT_EQ(tool({"info", "--model", "org/name"}, "HF_TOKEN=hf_secret").code, 0);
 }
 
+TEST_F(HubCommand, GoesOnOnceTheDiskHasRoom) {
+  // Calls of write: CACHEDIR.TAG, config.json, then parts of the weights.
+  const Outcome full = exact({}, fmt::format("LD_PRELOAD={} HESPER_FAULT=enospc:4", quoted(HESPER_FAULTS)));
+  EXPECT_EQ(full.code, 1);
+  EXPECT_NE(full.err.find("No space left on device; make room and run again"), std::string::npos) << full.err;
+  ASSERT_EQ(exact().code, 0);
+  EXPECT_TRUE(hub.cdn().requests().back().header("range").starts_with("bytes="));
+}
+
 TEST_F(HubCommand, TokenizeKeepsStandardOutputForIds) {
   const fs::path tiny = shared_file("models/opt-tiny");
   if (!fs::exists(tiny)) GTEST_SKIP() << "not there: " << tiny;
@@ -110,6 +120,57 @@ TEST_F(HubCommand, TokenizeKeepsStandardOutputForIds) {
   EXPECT_EQ(fetched.code, 0) << fetched.err;
   EXPECT_EQ(fetched.out, tool(words + Words{tiny.string()}).out);
   EXPECT_EQ(hub.hub().count("GET", "safetensors"), 0);
+}
+
+TEST_F(HubCommand, DatasetsByName) {
+  const std::string tiny = shared_file("models/opt-tiny");
+  if (!fs::exists(tiny)) GTEST_SKIP() << "not there: " << tiny;
+  if (!reads_parquet()) GTEST_SKIP() << "this build has no Arrow";
+  const std::string seed = read_bytes(fmt::format("{}/fuzz/corpus/parquet/good_required.parquet", HESPER_SOURCE_DIR));
+  test::FakeRepository& wikitext = hub.repositories["datasets/Salesforce/wikitext"];
+  wikitext.files = {{"wikitext-2-raw-v1/test-00000-of-00001.parquet", seed},
+                    {"wikitext-103-raw-v1/test-00000-of-00001.parquet", seed}};
+  wikitext.large = {"wikitext-2-raw-v1/test-00000-of-00001.parquet"};
+  hub.repositories["datasets/org/texts"].files = {{"en/train.jsonl", "{\"body\": \"One.\"}\n{\"body\": \"Two.\"}\n"}};
+  write_bytes(folder / "same.txt", "One.\n\nTwo.");
+  const Words tokenize = {"tokenize", "--model", tiny, "--json", "--dataset"};
+
+  const auto local =
+      last_event(tool(tokenize + Words{"wikitext2", "--dataset-path",
+                                       fmt::format("{}/fuzz/corpus/parquet/good_required.parquet", HESPER_SOURCE_DIR)}),
+                 "result");
+  const auto fetched = last_event(tool(tokenize + Words{"wikitext2"}), "result");
+  EXPECT_GT(fetched["count"], 10);
+  EXPECT_EQ(fetched, local);
+  EXPECT_EQ(last_event(tool(tokenize + Words{"wikitext103", "--offline"}), "result"), nlohmann::json());
+  EXPECT_EQ(last_event(tool(tokenize + Words{"wikitext103"}), "result")["ids"], local["ids"]);
+  EXPECT_EQ(last_event(tool(tokenize + Words{"wikitext2", "--offline"}), "result")["ids"], local["ids"]);
+
+  const auto expected = last_event(tool(tokenize + Words{"same.txt"}), "result")["ids"];
+  const auto rows = last_event(
+      tool(tokenize + Words{"org/texts", "--config", "en", "--split", "train", "--text-column", "body"}), "result");
+  EXPECT_EQ(rows["ids"], expected);
+  EXPECT_EQ(rows["data"], "org/texts en train");
+  EXPECT_EQ(last_event(tool(tokenize + Words{"org/texts/en/train.jsonl", "--text-column", "body"}), "result")["ids"],
+            expected);
+  fs::create_directories(folder / "local" / "en");
+  write_bytes(folder / "local" / "en" / "test.jsonl", "{\"text\": \"One.\"}\n{\"text\": \"Two.\"}\n");
+  EXPECT_EQ(last_event(tool(tokenize + Words{"local"}), "result")["ids"], expected);
+
+  expect_refusal(tool(tokenize + Words{"org/texts"}), 1, "no files of split test; there are \"train\"");
+  expect_refusal(tool(tokenize + Words{"org/texts", "--split", "train"}), 1,
+                 "no text named \"text\"; there are \"body\"");
+  expect_refusal(tool(tokenize + Words{"wikitext2", "--split", "dev"}), 2, "train, validation and test");
+  expect_refusal(tool(tokenize + Words{"same.txt", "--split", "test"}), 2, "--split test: not with a file");
+  expect_refusal(tool(tokenize + Words{"same.txt", "--text-column", "x"}), 2, "text without columns");
+
+  // The record says where the text came from.
+  ASSERT_EQ(tool({"exact", "--model", tiny, "--dataset", "org/texts", "--split", "train", "--text-column", "body",
+                  "--t", "2", "--out", "data/name"})
+                .code,
+            0);
+  EXPECT_EQ(record()["data"]["hub_id"], "org/texts");
+  EXPECT_EQ(record()["data"]["revision"], std::string(40, 'a'));
 }
 
 }  // namespace

@@ -119,7 +119,8 @@ TEST_F(Usage, DataOutOfRange) {
   refused(tool({"exact", "--model", model, "--out", "out", "--token-ids", "large.npy"}), 2,
           "outside the model's vocabulary of 48");
   refused(tool({"exact", "--model", model, "--out", "out"}), 2, "no data");
-  refused(tool({"exact", "--model", model, "--out", "out", "--dataset", "wikitext2"}), 2, "--dataset-path");
+  refused(tool({"exact", "--model", model, "--out", "out", "--dataset", "wikitext2", "--offline", "--cache-dir", "."}),
+          1, "Salesforce/wikitext at main is not in the cache .");
   write_bytes(folder / "empty.txt", " \n\n");
   refused(tool({"exact", "--model", model, "--out", "out", "--dataset", "empty.txt"}), 2, "empty");
   refused(tool({"exact", "--model", model, "--out", "out", "--dataset", "missing.txt"}), 1, "missing.txt");
