@@ -12,7 +12,7 @@ namespace hesper::cli {
 namespace {
 
 constexpr std::array later_commands = {"merge"};
-constexpr std::array later_flags = {"--parts", "--revision", "--cache-dir", "--offline"};
+constexpr std::array later_flags = {"--parts"};
 constexpr std::array snapshot_flags = {"--resume", "--snapshot-every"};  // exact has them
 
 template <size_t n>

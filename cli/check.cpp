@@ -31,7 +31,7 @@ void run_check_command(CheckFlags flags) {
   }
   if (!flags.memory_limit.empty()) flags.check.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
   if (!flags.b) flags.b = 1;
-  const Model model = open_model(flags);
+  const Model model = open_model(flags, console);
   const Data data = load_data(flags, model, console);
   const ResolvedSelection selection = select(flags, model);
   flags.check.windows = flags.script.windows = data.windows.ids.size(0);

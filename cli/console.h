@@ -24,6 +24,7 @@ class Console {
   void progress(const Progress& progress);
   void end_progress();
   bool json() const { return json_; }
+  bool quiet() const { return quiet_; }
 
  private:
   using Clock = std::chrono::steady_clock;

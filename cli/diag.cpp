@@ -11,6 +11,7 @@
 #include "diag_flags.h"
 #include "interrupt.h"
 #include "run/exact_files.h"
+#include "run/imatrix_file.h"
 #include "values.h"
 
 namespace hesper::cli {
@@ -174,12 +175,23 @@ void report_event(Console& console, const DiagonalJob& job, const DiagonalResult
                  {"seconds", r.seconds}});
 }
 
+void export_imatrix(Console& console, const DiagonalJob& job, const DiagonalResult& result, const std::string& file) {
+  const ImatrixColumns columns = write_imatrix(file, job, result);
+  console.line(fmt::format("{:<12}{}, for llama-quantize --imatrix", "", file));
+  if (columns.raised > 0) {
+    console.note(
+        fmt::format("{} of {} columns had a sum below {:g} of their layer's mean positive one and were given that",
+                    columns.raised, columns.columns, least_importance));
+  }
+  console.event("imatrix", {{"file", file}, {"columns", columns.columns}, {"raised", columns.raised}});
+}
+
 void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_line) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
   DiagOptions options = diag_options(flags);
   catch_interrupts();
-  const Model model = open_model(flags);
+  const Model model = open_model(flags, console);
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
   DiagonalJob job;
@@ -188,12 +200,13 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   stop_if_interrupted();
   job.title = title(flags, options);
   job.method = method_name(flags, options);
-  static_cast<RunJob&>(job) = run_job(flags, data, command_line);
+  static_cast<RunJob&>(job) = run_job(flags, model, data, command_line);
   job.sums = unit_sums(model, job.selection, flags.group_size);
   job.double_precision = options.precision == at::kDouble;
   job.full_errors = flags.errors == "full";
   job.seed = flags.seed;
   job.configuration = configuration(flags, options);
+  if (!flags.export_as.empty()) check_imatrix(job);
 
   // Everything that could refuse the result is met before the long part.
   if (options.rule)
@@ -230,6 +243,7 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   const std::string base = write_diagonals(folder, job, result);
   report(console, job, result, base);
   report_event(console, job, result, base);
+  if (!flags.export_as.empty()) export_imatrix(console, job, result, base + ".imatrix.gguf");
 }
 
 }  // namespace
@@ -278,6 +292,8 @@ Action add_diag(CLI::App& app) {
   add_device(app, *flags);
   add_threads(app, *flags);
   add_results(app, *flags);
+  app.add_option("--export", flags->export_as, "imatrix: the column sums also as an importance matrix of llama.cpp")
+      ->check(CLI::IsMember({"imatrix"}));
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_diag(*flags, command_line); };
 }

@@ -11,6 +11,7 @@ struct DiagFlags : Flags {
   std::string of = "diagonal", target = "windows", method = "hutchinson", probe_scope = "layer";
   int64_t group_size = 128;
   bool exact = false;
+  std::string export_as;  // "", "imatrix"
 };
 
 /// --probes, --rel-error, --of, --target, --method, --probe-scope, --exact.

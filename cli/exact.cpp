@@ -103,7 +103,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
   }
   parse_seconds("--snapshot-every", flags.snapshot_every);
   catch_interrupts();
-  const Model model = open_model(flags);
+  const Model model = open_model(flags, console);
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
   const ResolvedSelection selection = select(flags, model);
@@ -115,7 +115,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
   for (const ResolvedSelection& part :
        flags.each_layer ? split_by_tensor(selection) : std::vector<ResolvedSelection>{selection}) {
     ExactJob job;
-    static_cast<RunJob&>(job) = run_job(flags, data, command_line);
+    static_cast<RunJob&>(job) = run_job(flags, model, data, command_line);
     job.selection = part;
     job.linear_layers = linear_layers(model.config());
     job.options = options;

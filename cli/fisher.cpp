@@ -137,7 +137,7 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   set_threads(flags);
   FisherOptions options = fisher_options(flags);
   catch_interrupts();
-  const Model model = open_model(flags);
+  const Model model = open_model(flags, console);
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
   DiagonalJob job;
@@ -146,7 +146,7 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   stop_if_interrupted();
   job.title = title(options.kind);
   job.method = options.kind == FisherKind::batch ? "fisher" : flags.kind;
-  static_cast<RunJob&>(job) = run_job(flags, data, command_line);
+  static_cast<RunJob&>(job) = run_job(flags, model, data, command_line);
   job.sums = unit_sums(model, job.selection, flags.group_size);
   job.double_precision = options.precision == at::kDouble;
   job.full_errors = flags.errors == "full";

@@ -7,10 +7,10 @@
 #include <filesystem>
 #include <stdexcept>
 
+#include "hub.h"
 #include "run/device_memory.h"
 #include "run/exact_files.h"
 #include "run/precision_choice.h"
-#include "text/corpus.h"
 #include "text/npy.h"
 #include "text/tokenizer.h"
 #include "values.h"
@@ -34,15 +34,26 @@ void group_options(CLI::App& app, const char* group) {
 }
 
 void add_model(CLI::App& app, Flags& f) {
-  app.add_option("--model", f.model, "model folder in Hugging Face layout, or a .gguf file")->required();
+  app.add_option("--model", f.model, "model folder in Hugging Face layout, .gguf file, or ORG/NAME of the hub")
+      ->required();
+  add_hub(app, f);
+}
+
+void add_hub(CLI::App& app, Flags& f) {
+  app.add_option("--revision", f.revision, "of a model of the hub: branch, tag or commit (main)");
+  app.add_option("--cache-dir", f.cache_dir, "where files of the hub are kept (HF_HUB_CACHE, HF_HOME/hub)");
+  app.add_flag("--offline", f.offline, "only what the cache holds; nothing is fetched");
   group_options(app, "Model and data");
 }
 
 void add_text(CLI::App& app, Flags& f) {
-  app.add_option("--dataset", f.dataset, "text file, or wikitext2 with --dataset-path");
-  app.add_option("--dataset-path", f.dataset_path, "WikiText-2's raw file (wiki.test.raw)");
-  app.add_option("--split", f.split, "which split that file is, for the record (test)")
-      ->check(CLI::IsMember({"train", "validation", "test"}));
+  app.add_option(
+      "--dataset", f.dataset,
+      "wikitext2, wikitext103, a file (.txt, .jsonl, .parquet, .gz), or a folder or ORG/NAME[/FILE] of the hub");
+  app.add_option("--dataset-path", f.dataset_path, "WikiText-2's raw file (wiki.test.raw), instead of fetching it");
+  app.add_option("--config", f.config, "which configuration of a dataset: a folder of it");
+  app.add_option("--split", f.split, "which split of a dataset (test)");
+  app.add_option("--text-column", f.text_column, "where rows have their text (text)");
   app.add_option("--bos", f.bos, "beginning of sequence: once before the document (default), each window, or none")
       ->check(CLI::IsMember({"document", "window", "none"}));
   group_options(app, "Model and data");
@@ -141,20 +152,15 @@ void add_output(CLI::App& app, Flags& f) {
   group_options(app, "Output");
 }
 
-void check_model_path(const char* flag, const std::string& path) {
-  if (fs::is_directory(path) || (path.ends_with(".gguf") && fs::is_regular_file(path))) return;
-  if (fs::exists(path))
-    refuse("{} {}: a file, but a model folder is expected, or a file that ends in .gguf", flag, path);
-  refuse("{} {}: no such folder (models from the hub by their id are not built yet)", flag, path);
+Model open_model(const Flags& flags, Console& console) {
+  const ModelSource source = find_model("--model", flags.model, flags, ModelPart::all, console);
+  Model model = load_model(source.path);
+  model.origin = source.origin;
+  return model;
 }
 
-Model open_model(const Flags& flags) {
-  check_model_path("--model", flags.model);
-  return load_model(flags.model);
-}
-
-RunJob run_job(const Flags& flags, const Data& data, const std::vector<std::string>& command_line) {
-  return {model_name(flags), "", data.name, data.windows, command_line};
+RunJob run_job(const Flags& flags, const Model& model, const Data& data, const std::vector<std::string>& command_line) {
+  return {model_name(flags), model.origin, "", data.name, data.origin, data.windows, command_line};
 }
 
 fs::path results_folder(const Flags& flags) {
@@ -169,21 +175,6 @@ std::string model_name(const Flags& flags) {
 
 bool has_data(const Flags& flags) {
   return !flags.dataset.empty() || !flags.dataset_path.empty() || !flags.token_ids.empty();
-}
-
-Text read_text(const Flags& flags) {
-  const bool wikitext2 = flags.dataset == "wikitext2" || (flags.dataset.empty() && !flags.dataset_path.empty());
-  if (wikitext2) {
-    if (flags.dataset_path.empty()) {
-      refuse("--dataset wikitext2: --dataset-path FILE is needed (downloads are not built yet)");
-    }
-    const std::string split = flags.split.empty() ? "test" : flags.split;
-    return {wikitext2_document(flags.dataset_path), fmt::format("wikitext2 {}", split)};
-  }
-  if (flags.dataset.empty()) refuse("no text: --dataset FILE.txt, or --dataset wikitext2 --dataset-path FILE");
-  if (!flags.dataset_path.empty()) refuse("--dataset-path {}: for --dataset wikitext2 only", flags.dataset_path);
-  if (!flags.split.empty()) refuse("--split {}: for --dataset wikitext2 only", flags.split);
-  return {text_document(flags.dataset), flags.dataset};
 }
 
 WindowOptions window_options(const Flags& flags, const ModelConfig& config) {
@@ -205,22 +196,22 @@ Data load_data(const Flags& flags, const Model& model, Console& console) {
   Data data;
   if (!flags.token_ids.empty()) {
     if (!flags.dataset.empty() || !flags.dataset_path.empty()) refuse("--token-ids stands instead of --dataset");
-    if (!flags.split.empty()) refuse("--split {}: for --dataset wikitext2 only", flags.split);
+    refuse_dataset_flags(flags, "--token-ids");
     const bool stream = read_npy(flags.token_ids).dim() == 1;
     if (!stream && model.config().rotary_dims > 0) options.max_seqlen.reset();
     const std::optional<fs::path> labels = flags.labels.empty() ? std::nullopt : std::optional<fs::path>(flags.labels);
     std::optional<int32_t> bos;
-    if (options.bos && *options.bos != BosPlacement::none) bos = load_tokenizer(flags.model)->bos();
+    if (options.bos && *options.bos != BosPlacement::none) bos = load_tokenizer(model.checkpoint.folder())->bos();
     data.windows = windows_from_files(flags.token_ids, labels, bos, options, notes);
     data.name = flags.token_ids;
   } else {
-    if (!has_data(flags))
-      refuse("no data: --dataset FILE.txt, --dataset wikitext2 --dataset-path FILE, or --token-ids");
+    if (!has_data(flags)) refuse("no data: --dataset FILE.txt, --dataset wikitext2, or --token-ids");
     if (!flags.labels.empty()) refuse("--labels {}: for --token-ids only", flags.labels);
-    const Text text = read_text(flags);
-    const auto tokenizer = load_tokenizer(flags.model);
-    data.windows = cut_windows(tokenizer->encode(text.text), tokenizer->bos(), options, notes);
+    const Text text = read_text(flags, console);
+    const auto tokenizer = load_tokenizer(model.checkpoint.folder());
+    data.windows = cut_windows(encode(*tokenizer, model.checkpoint.folder(), text), tokenizer->bos(), options, notes);
     data.name = text.name;
+    data.origin = text.origin;
   }
   for (const std::string& note : notes) console.note(note);
   check_vocabulary(data.windows, model.config().vocab);

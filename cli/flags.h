@@ -11,6 +11,7 @@
 #include "model/model.h"
 #include "run/exact.h"
 #include "run/result_files.h"
+#include "text/tokenizer.h"
 #include "text/windows.h"
 
 namespace hesper::cli {
@@ -18,7 +19,9 @@ namespace hesper::cli {
 struct Flags {
   // Model and data
   std::string model;
-  std::string dataset, dataset_path, split;
+  std::string revision, cache_dir;
+  bool offline = false;
+  std::string dataset, dataset_path, config, split, text_column;
   std::string token_ids, labels;
   std::optional<int64_t> seqlen, b;
   std::string windows = "first";
@@ -56,6 +59,8 @@ struct Flags {
 void group_options(CLI::App& app, const char* group);
 
 void add_model(CLI::App& app, Flags& flags);
+/// Where files of the hub come from and go: --cache-dir, --offline.
+void add_hub(CLI::App& app, Flags& flags);
 /// Where the text or ids come from, alone and with the windows cut from them.
 void add_text(CLI::App& app, Flags& flags);
 void add_data(CLI::App& app, Flags& flags);
@@ -70,27 +75,34 @@ void add_results(CLI::App& app, Flags& flags);
 void add_snapshots(CLI::App& app, Flags& flags);
 void add_output(CLI::App& app, Flags& flags);
 
-/// Throws std::invalid_argument, naming the flag, when the path is neither a folder nor a .gguf file.
-void check_model_path(const char* flag, const std::string& path);
+/// Everything below throws std::invalid_argument (wrong usage) or std::runtime_error (unreadable or damaged files, a
+/// network that fails).
+Model open_model(const Flags& flags, Console& console);
+std::string model_name(const Flags& flags);  // last component of the path or id
 
-/// Everything below throws std::invalid_argument (wrong usage) or std::runtime_error (unreadable or damaged files).
-Model open_model(const Flags& flags);
-std::string model_name(const Flags& flags);  // last component of the path
-
-/// Text of --dataset and its name for records.
+/// Text of --dataset, its name for records, and where it came from.
 struct Text {
   std::string text, name;
+  HubOrigin origin = {};
 };
-Text read_text(const Flags& flags);
+Text read_text(const Flags& flags, Console& console);
+/// Throws std::invalid_argument where --config, --split or --text-column is given, which `with` has no use for.
+void refuse_dataset_flags(const Flags& flags, const std::string& with);
+
+/// XDG_CACHE_HOME/hesper, else ~/.cache/hesper.
+std::filesystem::path cache_folder();
+/// Ids of the text without BOS; those of long texts are kept in cache_folder()/ids. `model`: path of its files.
+std::vector<int32_t> encode(const Tokenizer& tokenizer, const std::string& model, const Text& text);
 
 struct Data {
   Windows windows;
   std::string name;
+  HubOrigin origin = {};
 };
 Data load_data(const Flags& flags, const Model& model, Console& console);
 bool has_data(const Flags& flags);
 /// What every job says first; the checkpoint's hash, which is dear, comes later.
-RunJob run_job(const Flags& flags, const Data& data, const std::vector<std::string>& command_line);
+RunJob run_job(const Flags& flags, const Model& model, const Data& data, const std::vector<std::string>& command_line);
 std::filesystem::path results_folder(const Flags& flags);  // --out, or data/{model}
 WindowOptions window_options(const Flags& flags, const ModelConfig& config);
 

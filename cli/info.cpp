@@ -8,7 +8,6 @@
 #include <torch/version.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -18,8 +17,10 @@
 #include "commands.h"
 #include "console.h"
 #include "flags.h"
+#include "hub.h"
 #include "model/tensor_names.h"
 #include "run/memory.h"
+#include "text/parquet.h"
 #include "text/tokenizer.h"
 #include "values.h"
 
@@ -27,12 +28,6 @@ namespace hesper::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-fs::path cache_folder() {
-  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache) return fs::path(cache) / "hesper";
-  const char* home = std::getenv("HOME");
-  return fs::path(home && *home ? home : ".") / ".cache" / "hesper";
-}
 
 std::vector<std::string> folders_in(const fs::path& folder) {
   std::vector<std::string> names;
@@ -98,17 +93,19 @@ std::vector<std::string> describe_features(const ModelConfig& c) {
 }
 
 // What the files say; the weights are not read.
-void run_model_info(const std::string& model, bool as_json) {
-  Console console(false, as_json);
-  check_model_path("--model", model);
-  const Checkpoint checkpoint = Checkpoint::open(model);
+void run_model_info(const Flags& flags) {
+  Console console(false, flags.json);
+  const std::string& model = flags.model;
+  const ModelSource source = find_model("--model", model, flags, ModelPart::all, console);
+  const Checkpoint checkpoint = Checkpoint::open(source.path);
   const ModelConfig config = parse_config(checkpoint);
   int64_t weights = 0;
   for (const ParameterSpec& spec : parameter_table(config)) weights += c10::multiply_integers(spec.shape);
   const std::vector<std::string> layers = linear_layers(config);
   const std::vector<std::string> features = describe_features(config);
-  const std::string types = stored_types(checkpoint), tokenizer = describe_tokenizer(model);
+  const std::string types = stored_types(checkpoint), tokenizer = describe_tokenizer(source.path);
   console.result(fmt::format("model       {} ({}, {})", model, config.model_type, checkpoint.format()));
+  if (!source.origin.id.empty()) console.result(fmt::format("commit      {}", source.origin.commit));
   console.result(fmt::format("shape       {} blocks of width {}, {} heads of {}, {} for keys and values; {} positions",
                              config.blocks, config.width, config.heads, config.head_dim, config.kv_heads,
                              config.max_positions));
@@ -117,7 +114,9 @@ void run_model_info(const std::string& model, bool as_json) {
   console.result(fmt::format("tokenizer   {}", tokenizer));
   if (!features.empty()) console.result(fmt::format("with        {}", fmt::join(features, "; ")));
   console.result(fmt::format("--layer     {}", fmt::join(with_experts_joined(layers), ", ")));
+  const std::string& commit = source.origin.commit;
   console.event("model", {{"model", model},
+                          {"revision", commit.empty() ? nlohmann::json() : nlohmann::json(commit)},
                           {"type", config.model_type},
                           {"format", checkpoint.format()},
                           {"blocks", config.blocks},
@@ -158,7 +157,9 @@ void run_info(bool as_json) {
   row("built with", fmt::format("{}, LibTorch {}", compiler, TORCH_VERSION));
   row("CPU", fmt::format("{} threads, {} kernels", at::get_num_threads(), at::get_cpu_capability()));
   row("CUDA", cuda);
+  row("Parquet", reads_parquet() ? "yes (Apache Arrow)" : "no (no pyarrow wheel when it was built)");
   row("memory", fmt::format("{} free", say_bytes(free_memory())));
+  row("hub cache", hub_settings(Flags()).cache.string());
   row("cache", cache.string() + (cached.empty() ? " (empty)" : ""));
   for (const std::string& name : cached) row("", name);
   console.event("info", {{"version", HESPER_VERSION},
@@ -167,6 +168,7 @@ void run_info(bool as_json) {
                          {"threads", at::get_num_threads()},
                          {"cpu", at::get_cpu_capability()},
                          {"cuda", cuda},
+                         {"parquet", reads_parquet()},
                          {"free_memory", free_memory()},
                          {"cache", cache.string()},
                          {"cached_models", cached}});
@@ -175,12 +177,13 @@ void run_info(bool as_json) {
 }  // namespace
 
 Action add_info(CLI::App& app) {
-  auto json = std::make_shared<bool>(false);
-  auto model = std::make_shared<std::string>();
-  app.add_option("--model", *model, "what a model folder or .gguf file holds, instead of the build");
-  app.add_flag("--json", *json, "one JSON object on standard output");
-  return [json, model](const std::vector<std::string>&) {
-    model->empty() ? run_info(*json) : run_model_info(*model, *json);
+  auto flags = std::make_shared<Flags>();
+  app.add_option("--model", flags->model,
+                 "what a model folder, .gguf file or ORG/NAME of the hub holds, not the build");
+  add_hub(app, *flags);
+  app.add_flag("--json", flags->json, "one JSON object on standard output");
+  return [flags](const std::vector<std::string>&) {
+    flags->model.empty() ? run_info(flags->json) : run_model_info(*flags);
   };
 }
 

@@ -18,7 +18,7 @@ void run_perplexity(const Flags& flags) {
   const at::ScalarType precision =
       flags.precision.empty() ? at::kDouble : parse_precision("--precision", flags.precision);
   catch_interrupts();
-  const Model model = open_model(flags);
+  const Model model = open_model(flags, console);
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
   stop_if_interrupted();

@@ -92,7 +92,7 @@ void run_plan(const PlanFlags& flags) {
   set_threads(flags);
   check_flags(flags);
   const ExactOptions options = exact_options(flags);
-  const Model model = open_model(flags);
+  const Model model = open_model(flags, console);
   const Windows windows =
       has_data(flags) ? load_data(flags, model, console).windows : blank_windows(flags, model.config(), console);
   const ResolvedSelection selection =

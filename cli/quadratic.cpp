@@ -8,6 +8,7 @@
 #include "checkpoint/safetensors.h"
 #include "commands.h"
 #include "flags.h"
+#include "hub.h"
 #include "interrupt.h"
 #include "run/exact_files.h"
 #include "run/quadratic_files.h"
@@ -33,7 +34,7 @@ std::string last_component(const std::string& text) {
 }
 
 /// The directions, and what they are called.
-void name_directions(QuadraticJob& job, const QuadraticFlags& flags, const Model& model) {
+void name_directions(QuadraticJob& job, const QuadraticFlags& flags, const Model& model, Console& console) {
   if (flags.against.empty() == flags.basis.empty())
     throw std::invalid_argument("one of --against FOLDER and --basis FILE.safetensors is needed");
   if (!flags.basis.empty()) {
@@ -44,8 +45,7 @@ void name_directions(QuadraticJob& job, const QuadraticFlags& flags, const Model
     job.group = "basis";
     return;
   }
-  check_model_path("--against", flags.against);
-  const Model other = load_model(flags.against);
+  const Model other = load_model(find_model("--against", flags.against, flags, ModelPart::all, console).path);
   const Grouping grouping = flags.group == "model"   ? Grouping::model
                             : flags.group == "block" ? Grouping::block
                             : flags.group == "layer" ? Grouping::layer
@@ -147,11 +147,11 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
   job.options.actual_each = actual == "each";
   if (actual == "none") job.options.steps.clear();
   catch_interrupts();
-  const Model model = open_model(flags);
+  const Model model = open_model(flags, console);
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
-  static_cast<RunJob&>(job) = run_job(flags, data, command_line);
-  name_directions(job, flags, model);
+  static_cast<RunJob&>(job) = run_job(flags, model, data, command_line);
+  name_directions(job, flags, model, console);
   stop_if_interrupted();
 
   const std::filesystem::path folder = results_folder(flags);
@@ -180,7 +180,8 @@ Action add_quadratic(CLI::App& app) {
   auto flags = std::make_shared<QuadraticFlags>();
   add_model(app, *flags);
   add_data(app, *flags);
-  app.add_option("--against", flags->against, "folder of a second checkpoint of the same shape: directions B - A");
+  app.add_option("--against", flags->against,
+                 "a second checkpoint of the same shape, as --model (main of the hub): directions B - A");
   app.add_option("--basis", flags->basis, "safetensors of your own directions, K on the first axis of each parameter");
   app.add_option("--group", flags->group, "one direction for the model, each block, layer or tensor")
       ->check(CLI::IsMember({"model", "block", "layer", "tensor"}))

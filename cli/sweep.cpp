@@ -117,11 +117,11 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
   check_flags(flags);
   ExactOptions engine = exact_options(flags);
   catch_interrupts();
-  const Model model = open_model(flags);
+  const Model model = open_model(flags, console);
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
   SweepJob job;
-  static_cast<RunJob&>(job) = run_job(flags, data, command_line);
+  static_cast<RunJob&>(job) = run_job(flags, model, data, command_line);
   job.selection = select(flags, model, of_diagonal(flags) ? Unsaid::whole_layer : Unsaid::first_weights);
   settle_precision(engine, model, job.selection.selection, data.windows, console);
   job.linear_layers = linear_layers(model.config());

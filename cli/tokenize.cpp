@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "flags.h"
+#include "hub.h"
 #include "text/npy.h"
 #include "text/tokenizer.h"
 
@@ -14,10 +15,10 @@ namespace {
 
 void run_tokenize(const Flags& flags, const std::string& out) {
   Console console(flags.quiet, flags.json);
-  check_model_path("--model", flags.model);
-  const Text text = read_text(flags);
-  const auto tokenizer = load_tokenizer(flags.model);
-  std::vector<int32_t> ids = tokenizer->encode(text.text);
+  const ModelSource source = find_model("--model", flags.model, flags, ModelPart::tokenizer, console);
+  const Text text = read_text(flags, console);
+  const auto tokenizer = load_tokenizer(source.path);
+  std::vector<int32_t> ids = encode(*tokenizer, source.path, text);
   if (flags.bos == "window") throw std::invalid_argument("--bos window: the stream is not cut into windows here");
   const bool bos = flags.bos != "none" && tokenizer->bos().has_value();
   if (bos) ids.insert(ids.begin(), *tokenizer->bos());
@@ -42,7 +43,9 @@ void run_tokenize(const Flags& flags, const std::string& out) {
 Action add_tokenize(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   auto out = std::make_shared<std::string>();
-  app.add_option("--model", flags->model, "folder with the tokenizer's files, or a .gguf file")->required();
+  app.add_option("--model", flags->model, "folder with the tokenizer's files, .gguf file, or ORG/NAME of the hub")
+      ->required();
+  add_hub(app, *flags);
   add_text(app, *flags);
   app.add_option("--out", *out, ".npy of int32 instead of text on standard output")->check([](const std::string& path) {
     return path.ends_with(".npy") ? "" : "a file that ends in .npy expected";

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "checkpoint/checkpoint.h"
+#include "hub/hub_origin.h"
 #include "model/weights.h"
 
 namespace hesper {
@@ -10,6 +11,7 @@ namespace hesper {
 struct Model {
   Checkpoint checkpoint;
   Weights weights;  // values in the checkpoint's own precision
+  HubOrigin origin = {};
   const ModelConfig& config() const { return weights.config; }
 };
 

@@ -15,12 +15,14 @@ namespace hesper {
 struct RunRecord {
   struct Model {
     std::string name;
-    std::optional<std::string> revision;
-    std::string sha256;  // of the weights, hex
+    std::optional<std::string> hub_id;    // "ORG/NAME", where it came from the hub
+    std::optional<std::string> revision;  // its commit there
+    std::string sha256;                   // of the weights, hex
   };
   struct Data {
     std::string name;
-    std::string sha256;  // of the ids as int32 little-endian, hex
+    std::optional<std::string> hub_id, revision;  // as the model's
+    std::string sha256;                           // of the ids as int32 little-endian, hex
     int64_t windows = 0;
     int64_t seqlen = 0;  // tokens of a window
   };

@@ -22,8 +22,11 @@ RunRecord new_record(const RunJob& job, const RunOutcome& outcome, json configur
   RunRecord record;
   record.version = HESPER_VERSION;
   record.command_line = job.command_line;
-  record.model = {job.model_name, std::nullopt, job.model_sha256};
-  record.data = {job.data_name, ids_sha256(job.windows.ids), job.windows.ids.size(0), job.windows.ids.size(1)};
+  const auto said = [](const std::string& text) { return text.empty() ? std::nullopt : std::optional(text); };
+  record.model = {job.model_name, said(job.model_origin.id), said(job.model_origin.commit), job.model_sha256};
+  record.data = {
+      job.data_name,           said(job.data_origin.id), said(job.data_origin.commit), ids_sha256(job.windows.ids),
+      job.windows.ids.size(0), job.windows.ids.size(1)};
   record.configuration = std::move(configuration);
   record.loss = outcome.loss;
   record.perplexity = std::exp(outcome.loss);

@@ -12,9 +12,11 @@ namespace hesper {
 
 /// What was run on what, as names and records say it: the base of every command's job.
 struct RunJob {
-  std::string model_name;    // last component of the model's path
+  std::string model_name;  // last component of the model's path or id
+  HubOrigin model_origin;
   std::string model_sha256;  // of the weights
   std::string data_name;
+  HubOrigin data_origin;
   Windows windows;
   std::vector<std::string> command_line;
 };

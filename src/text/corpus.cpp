@@ -4,7 +4,10 @@
 
 #include <stdexcept>
 
+#include "files/gzip.h"
+#include "files/mapped_file.h"
 #include "files/read_file.h"
+#include "text/rows.h"
 #include "text/utf8.h"
 
 namespace hesper {
@@ -19,10 +22,11 @@ bool is_blank(std::string_view line) {
   return true;
 }
 
-std::string read_text(const std::filesystem::path& path) {
-  std::string text = replace_invalid_utf8(read_file(path));
-  if (is_blank(text)) throw std::invalid_argument(fmt::format("{}: the text is empty", path.string()));
-  return text;
+// One row where the file holds none of its own.
+std::vector<std::string> rows_of(const std::filesystem::path& path, const std::string& column) {
+  if (holds_rows(path)) return read_rows(path, column);
+  const std::string name = path.string();
+  return {name.ends_with(".gz") ? gunzip(MappedFile(name).bytes(), name, max_text_bytes) : read_file(path)};
 }
 
 }  // namespace
@@ -40,8 +44,31 @@ std::string join_wikitext2_rows(std::string_view raw) {
   return document;
 }
 
-std::string text_document(const std::filesystem::path& path) { return read_text(path); }
+std::string text_document(std::span<const std::filesystem::path> paths, const std::string& column) {
+  std::string document;
+  bool first = true;
+  for (const std::filesystem::path& path : paths) {
+    for (const std::string& row : rows_of(path, column)) {
+      if (!first) document += "\n\n";
+      first = false;
+      document += row;
+      if (document.size() > max_text_bytes) {
+        throw std::runtime_error(fmt::format("{}: more than {} bytes of text", path.string(), max_text_bytes));
+      }
+    }
+  }
+  document = replace_invalid_utf8(document);
+  if (is_blank(document)) throw std::invalid_argument(fmt::format("{}: the text is empty", paths.front().string()));
+  return document;
+}
 
-std::string wikitext2_document(const std::filesystem::path& path) { return join_wikitext2_rows(read_text(path)); }
+std::string text_document(const std::filesystem::path& path, const std::string& column) {
+  return text_document(std::span(&path, 1), column);
+}
+
+std::string wikitext2_document(const std::filesystem::path& path) {
+  const std::string text = text_document(path);
+  return holds_rows(path) ? text : join_wikitext2_rows(text);
+}
 
 }  // namespace hesper

@@ -119,7 +119,8 @@ TEST_F(Usage, DataOutOfRange) {
   refused(tool({"exact", "--model", model, "--out", "out", "--token-ids", "large.npy"}), 2,
           "outside the model's vocabulary of 48");
   refused(tool({"exact", "--model", model, "--out", "out"}), 2, "no data");
-  refused(tool({"exact", "--model", model, "--out", "out", "--dataset", "wikitext2"}), 2, "--dataset-path");
+  refused(tool({"exact", "--model", model, "--out", "out", "--dataset", "wikitext2", "--offline", "--cache-dir", "."}),
+          1, "Salesforce/wikitext at main is not in the cache .");
   write_bytes(folder / "empty.txt", " \n\n");
   refused(tool({"exact", "--model", model, "--out", "out", "--dataset", "empty.txt"}), 2, "empty");
   refused(tool({"exact", "--model", model, "--out", "out", "--dataset", "missing.txt"}), 1, "missing.txt");
@@ -131,7 +132,7 @@ TEST_F(Usage, MissingTokenizer) {
 }
 
 TEST_F(Usage, ModelsThatAreNotThere) {
-  refused(exact("facebook/opt-125m"), 2, "facebook/opt-125m: no such folder (models from the hub");
+  refused(exact("opt-125m"), 2, "opt-125m: no such folder, and no ORG/NAME of the hub");
   refused(exact("text.txt"), 2, "a model folder is expected");
   refused(exact(folder.path.string()), 1, "config.json");
 }

@@ -34,7 +34,7 @@ bool is_file(int descriptor) {
   const ssize_t size = ::readlink(link, path, sizeof path - 1);
   if (size <= 0) return false;
   path[size] = '\0';
-  return std::strstr(path, ".tmp-") != nullptr;
+  return std::strstr(path, ".tmp-") != nullptr || std::strstr(path, ".incomplete") != nullptr;
 }
 template <class Function>
 Function* real(const char* name) {

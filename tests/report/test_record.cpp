@@ -16,8 +16,8 @@ TEST(Record, EveryFieldIsWritten) {
   RunRecord record;
   record.version = "0.1.0";
   record.command_line = {"hesper", "exact", "--t", "5", "caf\xe9"};  // not UTF-8
-  record.model = {"opt-125m", std::nullopt, "ab12"};
-  record.data = {"wikitext2", "cd34", 30, 2048};
+  record.model = {"opt-125m", std::nullopt, std::nullopt, "ab12"};
+  record.data = {"wikitext2", "org/name", "ef56", "cd34", 30, 2048};
   record.selection = {{"model.layers.0.fc1.weight", {4, 8}, {0, 1, 2, 3, 4, 16, 17, 18}}, {"x", {9}, {5, 3, 8}}};
   record.configuration = {{"objective", "cross-entropy"}};
   record.loss = 3.25;
@@ -35,8 +35,13 @@ TEST(Record, EveryFieldIsWritten) {
   EXPECT_EQ(j["version"], "0.1.0");
   EXPECT_EQ(j["command_line"][3], "5");
   EXPECT_EQ(j["command_line"][4], "caf\xef\xbf\xbd");
-  EXPECT_EQ(j["model"], (json{{"name", "opt-125m"}, {"revision", nullptr}, {"sha256", "ab12"}}));
-  EXPECT_EQ(j["data"], (json{{"name", "wikitext2"}, {"sha256", "cd34"}, {"windows", 30}, {"seqlen", 2048}}));
+  EXPECT_EQ(j["model"], (json{{"name", "opt-125m"}, {"hub_id", nullptr}, {"revision", nullptr}, {"sha256", "ab12"}}));
+  EXPECT_EQ(j["data"], (json{{"name", "wikitext2"},
+                             {"hub_id", "org/name"},
+                             {"revision", "ef56"},
+                             {"sha256", "cd34"},
+                             {"windows", 30},
+                             {"seqlen", 2048}}));
   EXPECT_EQ(j["selection"][0]["ranges"], (json{{0, 5}, {16, 19}}));
   EXPECT_EQ(j["selection"][0]["shape"], (json{4, 8}));
   EXPECT_EQ(j["selection"][0]["count"], 8);

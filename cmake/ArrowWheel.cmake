@@ -1,0 +1,16 @@
+# Apache Arrow's C++ (Apache-2.0) out of the PyPI wheel pyarrow, beside torch's: headers, libarrow and libparquet, whose only
+# needs are libc and libstdc++. It reads Parquet. Without it src/*/no_arrow_*.cpp stand in for src/*/arrow_*.cpp.
+cmake_path(GET torch PARENT_PATH site_packages)
+set(HESPER_ARROW_DIR "${site_packages}/pyarrow" CACHE PATH "The pyarrow folder of a Python wheel (has include/ and libparquet)")
+file(GLOB arrow_library ${HESPER_ARROW_DIR}/libarrow.so.*)
+file(GLOB parquet_library ${HESPER_ARROW_DIR}/libparquet.so.*)
+if(arrow_library AND parquet_library)
+  set(HESPER_ARROW ON)
+  add_library(arrow_wheel INTERFACE)
+  target_link_libraries(arrow_wheel INTERFACE ${parquet_library} ${arrow_library})
+  list(APPEND CMAKE_BUILD_RPATH ${HESPER_ARROW_DIR})
+  list(APPEND CMAKE_INSTALL_RPATH ${HESPER_ARROW_DIR})
+else()
+  set(HESPER_ARROW OFF)
+  message(STATUS "No pyarrow wheel in HESPER_ARROW_DIR=${HESPER_ARROW_DIR}: this build reads no Parquet")
+endif()
