@@ -11,9 +11,7 @@
 namespace hesper::cli {
 namespace {
 
-constexpr std::array later_commands = {"merge"};
-constexpr std::array later_flags = {"--parts", "--revision", "--cache-dir", "--offline"};
-constexpr std::array snapshot_flags = {"--resume", "--snapshot-every"};  // exact has them
+constexpr std::array later_flags = {"--revision", "--cache-dir", "--offline"};
 
 template <size_t n>
 bool holds(const std::array<const char*, n>& list, std::string_view name) {
@@ -35,9 +33,6 @@ std::vector<std::string> normal_arguments(int argc, const char* const* argv) {
 
 void refuse_unbuilt(const std::vector<std::string>& arguments, const std::vector<std::string>& commands) {
   if (!arguments.empty() && !arguments[0].starts_with("-")) {
-    if (holds(later_commands, arguments[0])) {
-      throw std::invalid_argument(fmt::format("{}: not built yet", arguments[0]));
-    }
     if (std::find(commands.begin(), commands.end(), arguments[0]) == commands.end()) {
       throw std::invalid_argument(
           fmt::format("{}: no such command; there are {}", arguments[0], fmt::join(commands, ", ")));
@@ -46,8 +41,6 @@ void refuse_unbuilt(const std::vector<std::string>& arguments, const std::vector
   for (const std::string& argument : arguments) {
     if (argument == "--") break;
     const std::string name = argument.substr(0, argument.find('='));
-    if (holds(snapshot_flags, name) && arguments[0] != "exact")
-      throw std::invalid_argument(fmt::format("{}: not built yet for {}", name, arguments[0]));
     if (holds(later_flags, name)) throw std::invalid_argument(fmt::format("{}: not built yet", name));
   }
 }

@@ -37,6 +37,7 @@ constexpr Command commands[] = {
     {"tokenize", "ids of a text", add_tokenize},
     {"plan", "memory and time forecast of a run, nothing computed", add_plan},
     {"plot", "heat map of a saved result", add_plot},
+    {"merge", "parts of a run (--parts i/N) into the result of the whole", add_merge},
     {"compare", "distance of two results", add_compare},
     {"info", "build, devices, caches", add_info},
 };

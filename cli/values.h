@@ -8,11 +8,13 @@
 
 #include "hessian/selection_request.h"
 #include "ops/tier_products.h"
+#include "run/run_control.h"
 
 namespace hesper::cli {
 
 int64_t parse_memory(const std::string& flag, const std::string& text);  // "16GiB", "500MB", "1.5G", bytes -> bytes
 double parse_seconds(const std::string& flag, const std::string& text);  // "90", "30s", "5m", "1.5h" -> seconds
+Part parse_part(const std::string& flag, const std::string& text);       // "2/4"; nothing: the whole
 at::Device parse_device(const std::string& text);                        // "cpu", "cuda", "cuda:1"; checked to exist
 at::ScalarType parse_precision(const std::string& flag, const std::string& text);  // fp64 or fp32
 /// Of tangents: what they are kept in, and how they are multiplied. fp64, fp32, on a GPU also bf16x3, tf32, bf16; auto
