@@ -4,24 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <stdexcept>
-#include <string_view>
 
 namespace hesper::cli {
-namespace {
-
-constexpr std::array later_commands = {"merge"};
-constexpr std::array later_flags = {"--parts"};
-constexpr std::array snapshot_flags = {"--resume", "--snapshot-every"};  // exact has them
-
-template <size_t n>
-bool holds(const std::array<const char*, n>& list, std::string_view name) {
-  return std::find(list.begin(), list.end(), name) != list.end();
-}
-
-}  // namespace
-
 std::vector<std::string> normal_arguments(int argc, const char* const* argv) {
   std::vector<std::string> arguments(argv + 1, argv + argc);
   for (std::string& argument : arguments) {
@@ -33,23 +18,11 @@ std::vector<std::string> normal_arguments(int argc, const char* const* argv) {
   return arguments;
 }
 
-void refuse_unbuilt(const std::vector<std::string>& arguments, const std::vector<std::string>& commands) {
-  if (!arguments.empty() && !arguments[0].starts_with("-")) {
-    if (holds(later_commands, arguments[0])) {
-      throw std::invalid_argument(fmt::format("{}: not built yet", arguments[0]));
-    }
-    if (std::find(commands.begin(), commands.end(), arguments[0]) == commands.end()) {
-      throw std::invalid_argument(
-          fmt::format("{}: no such command; there are {}", arguments[0], fmt::join(commands, ", ")));
-    }
-  }
-  for (const std::string& argument : arguments) {
-    if (argument == "--") break;
-    const std::string name = argument.substr(0, argument.find('='));
-    if (holds(snapshot_flags, name) && arguments[0] != "exact")
-      throw std::invalid_argument(fmt::format("{}: not built yet for {}", name, arguments[0]));
-    if (holds(later_flags, name)) throw std::invalid_argument(fmt::format("{}: not built yet", name));
-  }
+void refuse_unknown_command(const std::vector<std::string>& arguments, const std::vector<std::string>& commands) {
+  if (arguments.empty() || arguments[0].starts_with("-")) return;
+  if (std::find(commands.begin(), commands.end(), arguments[0]) == commands.end())
+    throw std::invalid_argument(
+        fmt::format("{}: no such command; there are {}", arguments[0], fmt::join(commands, ", ")));
 }
 
 }  // namespace hesper::cli

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "run/exact.h"
+#include "run/run_control.h"
 
 namespace hesper::cli {
 

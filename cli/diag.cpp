@@ -12,6 +12,7 @@
 #include "interrupt.h"
 #include "run/exact_files.h"
 #include "run/imatrix_file.h"
+#include "snapshots.h"
 #include "values.h"
 
 namespace hesper::cli {
@@ -218,10 +219,11 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   const Plan plan = forecast(model, job.selection, job.sums, job.windows, options);
   const std::filesystem::path folder = results_folder(flags);
   if (!flags.overwrite && diagonal_exists(folder, job)) {
-    job.model_sha256 = model.checkpoint.sha256();
+    identify(job, model);
     check_existing(folder, job);
   }
   check_writable(folder);
+  Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
   stop_if_interrupted();
 
   console.line(fmt::format("{}: {}, n = {}, {} windows of {} tokens", job.model_name, say_selection(job.selection),
@@ -232,15 +234,18 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
                          {"directions", plan.directions},
                          {"memory", plan.peak()},
                          {"units", plan.units}});
-  const OnProgress on_progress = [&](const Progress& p) { console.progress(p); };
-  const DiagonalResult result =
-      flags.exact ? compute_exact_diag(model, job.selection, job.sums, job.windows, options, on_progress, interrupted)
-      : options.method == DiagMethod::automatic
-          ? compute_auto_diag(model, job.selection, job.sums, job.windows, options, on_progress, interrupted)
-          : compute_diag(model, job.selection, job.sums, job.windows, options, on_progress, interrupted);
-  console.end_progress();
-  if (job.model_sha256.empty()) job.model_sha256 = model.checkpoint.sha256();
+  const RunControl control = control_of(flags, console, snapshots);
+  const auto computed = result_of(console, [&] {
+    if (flags.exact) return compute_exact_diag(model, job.selection, job.sums, job.windows, options, control);
+    if (options.method == DiagMethod::automatic)
+      return compute_auto_diag(model, job.selection, job.sums, job.windows, options, control);
+    return compute_diag(model, job.selection, job.sums, job.windows, options, control);
+  });
+  if (!computed) return;
+  const DiagonalResult& result = *computed;
+  identify(job, model);
   const std::string base = write_diagonals(folder, job, result);
+  snapshots.remove();
   report(console, job, result, base);
   report_event(console, job, result, base);
   if (!flags.export_as.empty()) export_imatrix(console, job, result, base + ".imatrix.gguf");
@@ -294,6 +299,7 @@ Action add_diag(CLI::App& app) {
   add_results(app, *flags);
   app.add_option("--export", flags->export_as, "imatrix: the column sums also as an importance matrix of llama.cpp")
       ->check(CLI::IsMember({"imatrix"}));
+  add_snapshots(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_diag(*flags, command_line); };
 }

@@ -102,6 +102,9 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     throw std::invalid_argument("--errors full: standard errors are known for --objective cross-entropy only");
   }
   parse_seconds("--snapshot-every", flags.snapshot_every);
+  if (flags.each_layer && !flags.parts.empty())
+    throw std::invalid_argument(
+        fmt::format("--parts {}: not with --each-layer; give the layers one by one", flags.parts));
   catch_interrupts();
   const Model model = open_model(flags, console);
   stop_if_interrupted();
@@ -125,32 +128,21 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     jobs.push_back(std::move(job));
   }
   // Everything that could refuse the results is met before the long part.
-  std::string sha256;
-  const auto identify = [&](ExactJob& job) {
-    if (sha256.empty()) sha256 = model.checkpoint.sha256();
-    job.model_sha256 = sha256;
-  };
   for (ExactJob& job : jobs) {
     if (flags.overwrite || !exact_exists(folder, job)) continue;
-    identify(job);
+    identify(job, model);
     check_existing(folder, job);
   }
   check_writable(folder);
   std::vector<Snapshots> snapshots;
-  for (ExactJob& job : jobs) {
-    const auto configuration = [&] {
-      identify(job);
-      return snapshot_configuration(job);
-    };
-    snapshots.push_back(open_snapshots(flags, snapshot_file(folder, job), configuration, console));
-  }
+  for (ExactJob& job : jobs) snapshots.push_back(open_snapshots(flags, folder, job, model, console));
   stop_if_interrupted();
 
   for (ExactJob& job : jobs) {
     Snapshots& snapshot = snapshots[static_cast<size_t>(&job - jobs.data())];
-    const ExactOptions run = snapshot.from ? with_choices(job.options, snapshot.from->plan) : job.options;
+    const RunControl control = control_of(flags, console, snapshot);
     malloc_trim(0);  // buffers kept from the job before would stand in this one's peak
-    const Plan plan = plan_exact(model, job.selection.selection, job.windows, run);
+    const Plan plan = plan_exact(model, job.selection.selection, job.windows, resumed_options(job.options, control));
     console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
                              job.selection.selection.size(), say_windows(job.windows)));
     console.line(
@@ -174,11 +166,11 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
                     {"units", plan.units}});
     }
     console.event("plan", std::move(event));
-    const ExactResult result = compute_exact(
-        model, job.selection.selection, job.windows, run, [&](const Progress& p) { console.progress(p); }, interrupted,
-        &snapshot);
-    console.end_progress();
-    identify(job);
+    const auto computed = result_of(
+        console, [&] { return compute_exact(model, job.selection.selection, job.windows, job.options, control); });
+    if (!computed) continue;
+    const ExactResult& result = *computed;
+    identify(job, model);
     const std::vector<WrittenResult> written = write_exact(folder, job, result);
     snapshot.remove();
     report(console, job, result, written);

@@ -13,6 +13,7 @@
 #include "report/pt_file.h"
 #include "run/diag.h"
 #include "run/exact_files.h"
+#include "snapshots.h"
 #include "values.h"
 
 namespace hesper::cli {
@@ -157,10 +158,11 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   const Plan plan = plan_fisher(model, job.selection, job.sums, job.windows, options);
   const std::filesystem::path folder = results_folder(flags);
   if (!flags.overwrite && diagonal_exists(folder, job)) {
-    job.model_sha256 = model.checkpoint.sha256();
+    identify(job, model);
     check_existing(folder, job);
   }
   check_writable(folder);
+  Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
   stop_if_interrupted();
 
   console.line(fmt::format("{}: {} of {}, n = {}, {} windows of {} tokens", job.model_name, flags.kind,
@@ -175,13 +177,15 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
                          {"n", job.selection.selection.size()},
                          {"directions", plan.directions},
                          {"memory", plan.peak()}});
-  const FisherResult result = compute_fisher(
-      model, job.selection, job.sums, job.windows, options, [&](const Progress& p) { console.progress(p); },
-      interrupted);
-  console.end_progress();
-  if (job.model_sha256.empty()) job.model_sha256 = model.checkpoint.sha256();
+  const auto computed = result_of(console, [&] {
+    return compute_fisher(model, job.selection, job.sums, job.windows, options, control_of(flags, console, snapshots));
+  });
+  if (!computed) return;
+  const FisherResult& result = *computed;
+  identify(job, model);
   write_grams(folder, job, result.grams);
   const std::string base = write_diagonals(folder, job, result.diagonal);
+  snapshots.remove();
   report(console, job, options, result.diagonal, base);
   report_event(console, job, result.diagonal, base);
 }
@@ -214,6 +218,7 @@ Action add_fisher(CLI::App& app) {
   add_device(app, *flags);
   add_threads(app, *flags);
   add_results(app, *flags);
+  add_snapshots(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_fisher(*flags, command_line); };
 }

@@ -143,7 +143,8 @@ void add_snapshots(CLI::App& app, Flags& f) {
   app.add_option("--snapshot-every", f.snapshot_every, "time between two snapshots of a run: 30s, 5m, 1h")
       ->capture_default_str();
   app.add_flag("--resume", f.resume, "go on from the snapshot, which must be there (without it: if it is there)");
-  group_options(app, "Snapshots");
+  app.add_option("--parts", f.parts, "i/N: this part of the run only, into NAME.iofN.part; hesper merge joins them");
+  group_options(app, "Snapshots and parts");
 }
 
 void add_output(CLI::App& app, Flags& f) {

@@ -46,6 +46,7 @@ struct Flags {
   // Snapshots
   std::string snapshot_every = "60s";
   bool resume = false;
+  std::string parts;
 
   // Results
   std::string out;

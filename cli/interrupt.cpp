@@ -5,7 +5,7 @@
 #include <csignal>
 #include <string_view>
 
-#include "run/exact.h"
+#include "run/run_control.h"
 
 namespace hesper::cli {
 namespace {

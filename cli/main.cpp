@@ -38,6 +38,7 @@ constexpr Command commands[] = {
     {"tokenize", "ids of a text", add_tokenize},
     {"plan", "memory and time forecast of a run, nothing computed", add_plan},
     {"plot", "heat map of a saved result", add_plot},
+    {"merge", "parts of a run (--parts i/N) into the result of the whole", add_merge},
     {"compare", "distance of two results", add_compare},
     {"info", "build, devices, caches", add_info},
 };
@@ -60,7 +61,7 @@ int run(int argc, const char* const* argv) {
   }
 
   std::vector<std::string> arguments = normal_arguments(argc, argv);
-  refuse_unbuilt(arguments, names);
+  refuse_unknown_command(arguments, names);
   if (arguments.empty()) {
     fmt::print(stderr, "hesper: no command; there are {}; see hesper --help\n", fmt::join(names, ", "));
     return wrong_usage;

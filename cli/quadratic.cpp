@@ -14,6 +14,7 @@
 #include "run/quadratic_files.h"
 #include "run/rank_files.h"
 #include "run/result_files.h"
+#include "snapshots.h"
 #include "text/sha256.h"
 #include "values.h"
 
@@ -156,18 +157,22 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
 
   const std::filesystem::path folder = results_folder(flags);
   const Plan plan = plan_quadratic(model, job.directions, job.windows, job.options);
-  job.model_sha256 = model.checkpoint.sha256();
+  identify(job, model);
   if (!flags.overwrite) check_existing(folder, job);
   check_writable(folder);
+  Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
   stop_if_interrupted();
   console.line(fmt::format("{} to {}: {} direction{} by {}, {} windows of {} tokens", job.model_name, job.against,
                            job.directions.count(), job.directions.count() > 1 ? "s" : "", job.group,
                            job.windows.ids.size(0), job.windows.ids.size(1)));
   console.line(fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
-  const QuadraticResult result = compute_quadratic(
-      model, job.directions, job.windows, job.options, [&](const Progress& p) { console.progress(p); }, interrupted);
-  console.end_progress();
+  const auto computed = result_of(console, [&] {
+    return compute_quadratic(model, job.directions, job.windows, job.options, control_of(flags, console, snapshots));
+  });
+  if (!computed) return;
+  const QuadraticResult& result = *computed;
   const std::string base = write_quadratic(folder, job, result);
+  snapshots.remove();
   report(console, job, result, base);
   console.event(
       "result",
@@ -200,6 +205,7 @@ Action add_quadratic(CLI::App& app) {
   add_device(app, *flags);
   add_threads(app, *flags);
   add_results(app, *flags);
+  add_snapshots(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_quadratic(*flags, command_line); };
 }

@@ -11,6 +11,7 @@
 #include "run/exact_files.h"
 #include "run/result_files.h"
 #include "run/sweep_files.h"
+#include "snapshots.h"
 #include "values.h"
 
 namespace hesper::cli {
@@ -76,12 +77,12 @@ Plan plan_of(const Model& model, const SweepJob& job) {
                                                                                              job.windows, diagonal);
 }
 
-SweepResult compute(const Model& model, const SweepJob& job, const OnProgress& on_progress) {
+SweepResult compute(const Model& model, const SweepJob& job, const RunControl& control) {
   if (const auto* block = std::get_if<ExactOptions>(&job.quantity))
-    return sweep_exact(model, job.selection.selection, job.windows, *block, on_progress, interrupted);
+    return sweep_exact(model, job.selection.selection, job.windows, *block, control);
   const auto& diagonal = std::get<DiagSweep>(job.quantity);
   return (job.over == SweepOver::windows ? sweep_diag_over_windows : sweep_diag_over_probes)(
-      model, job.selection, job.windows, diagonal, on_progress, interrupted);
+      model, job.selection, job.windows, diagonal, control);
 }
 
 void report(Console& console, const SweepJob& job, const SweepResult& r, const Plan& plan, const std::string& base) {
@@ -140,10 +141,11 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
   const Plan plan = plan_of(model, job);
   const std::filesystem::path folder = results_folder(flags);
   if (!flags.overwrite && sweep_exists(folder, job)) {
-    job.model_sha256 = model.checkpoint.sha256();
+    identify(job, model);
     check_existing(folder, job);
   }
   check_writable(folder);
+  Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
   stop_if_interrupted();
 
   console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
@@ -154,10 +156,12 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
                          {"directions", plan.directions},
                          {"memory", plan.peak()},
                          {"units", plan.units}});
-  const SweepResult result = compute(model, job, [&](const Progress& p) { console.progress(p); });
-  console.end_progress();
-  if (job.model_sha256.empty()) job.model_sha256 = model.checkpoint.sha256();
+  const auto computed = result_of(console, [&] { return compute(model, job, control_of(flags, console, snapshots)); });
+  if (!computed) return;
+  const SweepResult& result = *computed;
+  identify(job, model);
   const std::string base = write_sweep(folder, job, result);
+  snapshots.remove();
   report(console, job, result, plan, base);
   console.event("result", {{"file", base},
                            {"loss", result.loss},
@@ -196,6 +200,7 @@ Action add_sweep(CLI::App& app) {
   add_device(app, *flags);
   add_threads(app, *flags);
   add_results(app, *flags);
+  add_snapshots(app, *flags);
   add_output(app, *flags);
   return [flags](const std::vector<std::string>& command_line) { run_sweep(*flags, command_line); };
 }

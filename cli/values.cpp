@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cinttypes>
 #include <cmath>
 #include <stdexcept>
 #include <vector>
@@ -70,6 +71,17 @@ double parse_seconds(const std::string& flag, const std::string& text) {
   for (const auto& [name, seconds] : {std::pair{"", 1.0}, {"s", 1.0}, {"m", 60.0}, {"h", 3600.0}})
     if (value && text.substr(split) == name) return *value * seconds;
   refuse("{} {}: a time such as 30s, 5m or 1h expected", flag, text);
+}
+
+Part parse_part(const std::string& flag, const std::string& text) {
+  Part part;
+  if (text.empty()) return part;
+  int used = 0;
+  const bool read = std::sscanf(text.c_str(), "%" SCNd64 "/%" SCNd64 "%n", &part.number, &part.of, &used) == 2;
+  if (!read || static_cast<size_t>(used) != text.size() || part.number < 1 || part.number > part.of ||
+      part.of > int64_t{1} << 20)
+    throw std::invalid_argument(fmt::format("{} {}: i/N expected, such as 2/4", flag, text));
+  return part;
 }
 
 at::Device parse_device(const std::string& text) {

@@ -8,11 +8,13 @@
 
 #include "hessian/selection_request.h"
 #include "run/plan.h"
+#include "run/run_control.h"
 
 namespace hesper::cli {
 
 int64_t parse_memory(const std::string& flag, const std::string& text);  // "16GiB", "500MB", "1.5G", bytes -> bytes
 double parse_seconds(const std::string& flag, const std::string& text);  // "90", "30s", "5m", "1.5h" -> seconds
+Part parse_part(const std::string& flag, const std::string& text);       // "2/4"; nothing: the whole
 at::Device parse_device(const std::string& text);                        // "cpu", "cuda", "cuda:1"; checked to exist
 at::ScalarType parse_precision(const std::string& flag, const std::string& text);  // fp64 or fp32
 /// Of tangents on options.device: fp64, fp32, on a GPU also bf16x3, tf32, bf16; or an error, "1e-3".

@@ -37,6 +37,11 @@ class Deflation {
   Known known(const at::Tensor& block, int64_t first, const at::Tensor& h) const;
   void join(const at::Tensor& block);
 
+  /// Of an unfinished run: Q's rows, by a handle, and the scale of the first block; and room made for them again.
+  at::Tensor rows() const { return q_.narrow(0, 0, size_); }
+  double scale() const { return scale_; }
+  void restore(int64_t size, double scale) { size_ = size, scale_ = scale; }
+
   /// Bytes of Q, and beside it of a block of c vectors while it is made and joined (K at a time).
   static int64_t bytes(int64_t most, int64_t n, int64_t element) { return most * n * element; }
   static int64_t workspace_bytes(int64_t c, int64_t directions, int64_t n, int64_t element) {

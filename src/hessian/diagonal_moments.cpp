@@ -29,14 +29,15 @@ DiagonalMoments::DiagonalMoments(int64_t n, int64_t windows, Samples samples)
       groups_(at::zeros({window_groups(windows), n}, at::kDouble)),
       squares_(at::zeros({n}, at::kDouble)),
       visit_(at::zeros({n}, at::kDouble)),
-      counts_(windows, 0),
-      visits_(windows, 0) {}
+      counts_(at::zeros({windows}, at::kDouble)),
+      visits_(at::zeros({windows}, at::kDouble)),
+      at_(at::zeros({2}, at::kDouble)) {}
 
 void DiagonalMoments::begin_visit(int64_t window) {
-  window_ = window;
-  in_visit_ = 0;
-  ++visits_.at(window);
+  visits_[window] += 1;  // throws where there is no such window
   visit_.zero_();
+  at_.zero_();
+  at_[0] = window;
 }
 
 // Welford: mean_j = mean + (z - mean) / j, squares += (z - mean) (z - mean_j).
@@ -47,13 +48,15 @@ void DiagonalMoments::add(const at::Tensor& z) {
   const at::Tensor rows = z.to(at::kCPU, at::kDouble).contiguous();
   const int64_t count = rows.size(0);
   const double* sample = rows.const_data_ptr<double>();
-  double* group = groups_.mutable_data_ptr<double>() + group_of(window_, windows_) * n_;
+  double* at = at_.mutable_data_ptr<double>();
+  const auto window = static_cast<int64_t>(at[0]), in_visit = static_cast<int64_t>(at[1]);
+  double* group = groups_.mutable_data_ptr<double>() + group_of(window, windows_) * n_;
   double* mean = visit_.mutable_data_ptr<double>();
   double* squares = squares_.mutable_data_ptr<double>();
   at::parallel_for(0, n_, 1 << 14, [&](int64_t low, int64_t high) {
     for (int64_t k = 0; k < count; ++k) {
       const double* x = sample + k * n_;
-      const double share = 1.0 / static_cast<double>(in_visit_ + k + 1);
+      const double share = 1.0 / static_cast<double>(in_visit + k + 1);
       for (int64_t i = low; i < high; ++i) {
         const double from_mean = x[i] - mean[i];
         mean[i] += from_mean * share;
@@ -62,8 +65,8 @@ void DiagonalMoments::add(const at::Tensor& z) {
       }
     }
   });
-  in_visit_ += count;
-  counts_.at(window_) += count;
+  at[1] += static_cast<double>(count);
+  counts_[window] += count;
 }
 
 void DiagonalMoments::shift(int64_t window, const at::Tensor& e) {
@@ -71,15 +74,24 @@ void DiagonalMoments::shift(int64_t window, const at::Tensor& e) {
   shifts_[group_of(window, windows_)].add_(e.to(at::kCPU, at::kDouble));
 }
 
+NamedTensors DiagonalMoments::sums(const std::string& name, bool known) {
+  NamedTensors out = {{name + ".groups", groups_}, {name + ".squares", squares_}, {name + ".visit", visit_},
+                      {name + ".counts", counts_}, {name + ".visits", visits_},   {name + ".at", at_}};
+  if (known && !shifts_.defined()) shifts_ = at::zeros_like(groups_);
+  if (known) out.emplace_back(name + ".known", shifts_);
+  return out;
+}
+
 at::Tensor DiagonalMoments::mean_shift() const {
   return shifts_.defined() ? shifts_.sum(0).div_(static_cast<double>(windows_)) : at::zeros({n_}, at::kDouble);
 }
 
 DiagonalBars DiagonalMoments::bars() const {
-  const int64_t m = counts_[0], rounds = visits_[0], groups = groups_.size(0);
+  const double *counts = counts_.const_data_ptr<double>(), *visits = visits_.const_data_ptr<double>();
+  const auto m = static_cast<int64_t>(counts[0]), rounds = static_cast<int64_t>(visits[0]), groups = groups_.size(0);
   for (int64_t s = 0; s < windows_; ++s)
-    if (counts_[s] != m || visits_[s] != rounds || m == 0)
-      throw std::logic_error(fmt::format("[moments] window {} has {} samples, window 0 has {}", s, counts_[s], m));
+    if (counts[s] != counts[0] || visits[s] != visits[0] || m == 0)
+      throw std::logic_error(fmt::format("[moments] window {} has {} samples, window 0 has {}", s, counts[s], m));
   const auto b = static_cast<double>(windows_), per_window = static_cast<double>(m);
   DiagonalBars out;
   out.windows = windows_, out.groups = groups, out.samples = m;

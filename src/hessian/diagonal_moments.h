@@ -20,6 +20,8 @@
 #include <string>
 #include <vector>
 
+#include "hessian/named_tensors.h"
+
 namespace hesper {
 
 /// Groups of the data bar: every window its own while there are few, at most this many.
@@ -61,6 +63,10 @@ class DiagonalMoments {
   /// (1/b) sum_s e_s, (n) fp64.
   at::Tensor mean_shift() const;
 
+  /// All that the calls above add up, by handles and under these names: the state of an unfinished run. known: also the
+  /// known parts, of which there may be none yet.
+  NamedTensors sums(const std::string& name, bool known = false);
+
   /// Throws std::logic_error when the last round is not whole.
   DiagonalBars bars() const;
 
@@ -69,13 +75,12 @@ class DiagonalMoments {
  private:
   int64_t n_, windows_;
   Samples samples_;
-  at::Tensor groups_;            // (G, n) sums of samples
-  at::Tensor squares_;           // (n) sum over visits of sum_k (z_k - visit's mean)^2
-  at::Tensor visit_;             // (n) the visit's mean so far
-  at::Tensor shifts_;            // (G, n) sums of known parts; undefined: none
-  std::vector<int64_t> counts_;  // samples of each window
-  std::vector<int64_t> visits_;
-  int64_t window_ = -1, in_visit_ = 0;
+  at::Tensor groups_;           // (G, n) sums of samples
+  at::Tensor squares_;          // (n) sum over visits of sum_k (z_k - visit's mean)^2
+  at::Tensor visit_;            // (n) the visit's mean so far
+  at::Tensor shifts_;           // (G, n) sums of known parts; undefined: none
+  at::Tensor counts_, visits_;  // (b) samples and visits of each window, fp64
+  at::Tensor at_;               // (2) the visit's window and its samples so far, fp64
 };
 
 /// A bar, or why there is none.

@@ -7,7 +7,7 @@ namespace hesper {
 namespace {
 
 /// Sizes of sets of which b windows hold two.
-size_t levels_of(int64_t windows) { return static_cast<size_t>(std::bit_width(static_cast<uint64_t>(windows)) - 1); }
+int64_t levels_of(int64_t windows) { return std::bit_width(static_cast<uint64_t>(windows)) - 1; }
 
 /// Of a prefix of p = 1, 2, 4, .. windows.
 int64_t place_of(int64_t p) { return std::countr_zero(static_cast<uint64_t>(p)); }
@@ -26,37 +26,56 @@ std::vector<int64_t> doublings(int64_t last) {
 
 WindowPrefixes::WindowPrefixes(int64_t n, int64_t windows)
     : windows_(windows),
+      so_far_(at::zeros({2}, at::kDouble)),
       sum_(at::zeros({n}, at::kDouble)),
       set_(at::zeros({n}, at::kDouble)),
       difference_(at::zeros({n}, at::kDouble)),
       prefixes_(at::zeros({prefixes_of(windows), n}, at::kDouble)),
-      waiting_(at::zeros({static_cast<int64_t>(levels_of(windows)), n}, at::kDouble)),
-      waits_(levels_of(windows), 0),
-      disjoint_(levels_of(windows)) {}
+      waiting_(at::zeros({levels_of(windows), n}, at::kDouble)),
+      disjoint_(at::zeros({levels_of(windows), windows / 2}, at::kDouble)) {}
 
+// A set of 2^level windows waits at its level where that bit of the number of windows before is not set.
 void WindowPrefixes::add(const at::Tensor& y) {
-  if (done_ == windows_) throw std::logic_error("[prefixes] more windows than were promised");
+  const int64_t before = done();
+  if (before == windows_) throw std::logic_error("[prefixes] more windows than were promised");
   sum_.add_(y);
-  sum_of_squares_ += squared(y);
-  ++done_;
-  if (done_ < windows_ && std::has_single_bit(static_cast<uint64_t>(done_))) prefixes_[place_of(done_)].copy_(sum_);
+  so_far_[0] += 1;
+  so_far_[1] += squared(y);
+  if (before + 1 < windows_ && std::has_single_bit(static_cast<uint64_t>(before + 1)))
+    prefixes_[place_of(before + 1)].copy_(sum_);
   set_.copy_(y);
-  for (size_t level = 0; level < waits_.size(); ++level) {
-    at::Tensor partner = waiting_[static_cast<int64_t>(level)];
-    waits_[level] = !waits_[level];
-    if (waits_[level]) {
+  for (int64_t level = 0; level < levels_of(windows_); ++level) {
+    at::Tensor partner = waiting_[level];
+    if ((before >> level & 1) == 0) {
       partner.copy_(set_);
       return;
     }
     const auto p = static_cast<double>(int64_t{1} << level);
     at::sub_out(difference_, partner, set_);
-    disjoint_[level].push_back(squared(difference_) / (2 * p * p));
+    disjoint_[level][before >> (level + 1)] = squared(difference_) / (2 * p * p);
     set_.add_(partner);
   }
 }
 
+NamedTensors WindowPrefixes::sums(const std::string& name) const {
+  return {{name + ".so_far", so_far_},
+          {name + ".sum", sum_},
+          {name + ".prefixes", prefixes_},
+          {name + ".waiting", waiting_},
+          {name + ".disjoint", disjoint_}};
+}
+
+std::vector<std::vector<double>> WindowPrefixes::disjoint() const {
+  std::vector<std::vector<double>> out;
+  for (int64_t level = 0; level < levels_of(windows_); ++level) {
+    const double* d = disjoint_[level].const_data_ptr<double>();
+    out.emplace_back(d, d + (done() >> (level + 1)));
+  }
+  return out;
+}
+
 at::Tensor WindowPrefixes::mean() const {
-  if (done_ != windows_) throw std::logic_error("[prefixes] windows are missing");
+  if (done() != windows_) throw std::logic_error("[prefixes] windows are missing");
   return sum_ / static_cast<double>(windows_);
 }
 
@@ -67,7 +86,7 @@ double WindowPrefixes::squared_distance(int64_t p) const {
 double WindowPrefixes::squared_norm() const { return squared(mean()); }
 
 int64_t WindowPrefixes::bytes(int64_t n, int64_t windows) {
-  return 8 * n * (3 + prefixes_of(windows) + static_cast<int64_t>(levels_of(windows)));
+  return 8 * n * (3 + prefixes_of(windows) + levels_of(windows));
 }
 
 }  // namespace hesper

@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "hessian/named_tensors.h"
+
 namespace hesper {
 
 /// 1, 2, 4, .. below `last`, and `last`.
@@ -24,25 +26,28 @@ class WindowPrefixes {
   /// y (n) fp64 of the next window.
   void add(const at::Tensor& y);
 
+  /// All that `add` adds up, by handles and under these names: the state of an unfinished run.
+  NamedTensors sums(const std::string& name) const;
+
   // Once all windows are there:
   double squared_distance(int64_t p) const;  // of a point p < b
   double squared_norm() const;               // |m_b|^2
-  double sum_of_squares() const { return sum_of_squares_; }
+  double sum_of_squares() const { return so_far_[1].item<double>(); }
   /// D_0, D_1, .. of p = 2^level; levels are as many as there are pairs of.
-  const std::vector<std::vector<double>>& disjoint() const { return disjoint_; }
+  std::vector<std::vector<double>> disjoint() const;
 
   static int64_t bytes(int64_t n, int64_t windows);
 
  private:
   at::Tensor mean() const;
+  int64_t done() const { return static_cast<int64_t>(so_far_[0].item<double>()); }
 
-  int64_t windows_, done_ = 0;
-  double sum_of_squares_ = 0;
-  at::Tensor sum_, set_, difference_;          // (n): of all windows so far; on the way through the levels
-  at::Tensor prefixes_;                        // (points below b, n): sums of the first 1, 2, 4, .. windows
-  at::Tensor waiting_;                         // (levels, n): the sum of a full set that has no partner yet, if any
-  std::vector<char> waits_;                    // per level
-  std::vector<std::vector<double>> disjoint_;  // per level
+  int64_t windows_;
+  at::Tensor so_far_;                  // (2): windows, sum of their squared norms
+  at::Tensor sum_, set_, difference_;  // (n): of all windows so far; on the way through the levels
+  at::Tensor prefixes_;                // (points below b, n): sums of the first 1, 2, 4, .. windows
+  at::Tensor waiting_;                 // (levels, n): the sum of a full set that has no partner yet, if any
+  at::Tensor disjoint_;                // (levels, pairs of the first one): D_i
 };
 
 }  // namespace hesper

@@ -226,14 +226,14 @@ int first_reader(const Program& program, const std::vector<int>& parameters) {
 
 void run_variants(const Program& program, const Parameters& base, const std::vector<std::vector<int>>& changed,
                   const Tokens& tokens, at::ScalarType precision, const std::function<Parameters(int64_t)>& variant,
-                  const std::function<void(int64_t, const Tensor&)>& take) {
+                  const std::function<void(int64_t, const Tensor&)>& take, const std::function<bool(int64_t)>& wanted) {
   const Selection nothing;
   const std::vector<char> inactive(program.values(), 0);
   std::vector<int> first;
   for (const std::vector<int>& parameters : changed) first.push_back(first_reader(program, parameters));
   const auto branch_off = [&](int op, const auto& last_value) {
     for (size_t k = 0; k < first.size(); ++k) {
-      if (first[k] != op) continue;
+      if (first[k] != op || (wanted && !wanted(static_cast<int64_t>(k)))) continue;
       const Parameters parameters = variant(static_cast<int64_t>(k));
       Primal p{tokens, parameters, nothing, precision, false};
       take(static_cast<int64_t>(k), losses_of(program, p, last_value(p)));

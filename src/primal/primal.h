@@ -42,10 +42,12 @@ Tensor run_forward(const Program& program, const Parameters& parameters, const T
 /// (B) fp64 losses of variants of a model that each change a few parameters. Below the first op that reads a changed
 /// one all values are the base's own: the base runs once, and every variant branches off where it begins to differ. The
 /// same operations on the same numbers as run_forward of the variant: the same bits. changed[k]: the parameters that
-/// variant k changes; variant(k): all of its parameters; take(k, losses): in the order in which the variants begin.
+/// variant k changes; variant(k): all of its parameters; take(k, losses): in the order in which the variants begin, of
+/// those that wanted(k), asked in that order, says so.
 void run_variants(const Program& program, const Parameters& base, const std::vector<std::vector<int>>& changed,
                   const Tokens& tokens, at::ScalarType precision, const std::function<Parameters(int64_t)>& variant,
-                  const std::function<void(int64_t, const Tensor&)>& take);
+                  const std::function<void(int64_t, const Tensor&)>& take,
+                  const std::function<bool(int64_t)>& wanted = {});
 
 /// Forward alone: losses, and what the linear layers of the selected parameters read.
 struct LayerInputs {

@@ -6,11 +6,8 @@
 #include <stdexcept>
 
 #include "model/build_program.h"
-#include "run/clock.h"
-#include "run/exact_files.h"
+#include "run/diag_in_turn.h"
 #include "run/krylov.h"
-#include "run/method_choice.h"
-#include "run/result_files.h"
 
 namespace hesper {
 namespace {
@@ -24,24 +21,18 @@ Windows first_of(const Windows& w) {
   return {w.ids.narrow(0, 0, 1), w.labels.narrow(0, 0, 1), {w.index[0]}, w.available};
 }
 
-/// One tensor of a run.
-struct One {
-  ResolvedSelection selection;
-  std::vector<UnitSums> sums;
-};
-
 class Pilot {
  public:
-  Pilot(const Model& model, const Windows& windows, const DiagOptions& options, const OnChunk& on_chunk)
+  Pilot(const Model& model, const Windows& windows, const DiagOptions& options, const ShouldStop& stop)
       : model_(model),
         windows_(windows.ids.size(0)),
         first_(first_of(windows)),
         options_(options),
         program_(build_program(model.config(), windows.ids.size(1), options.device)),
         parameters_(model.weights.values, options.precision, options.device, options.products),
-        on_chunk_(on_chunk) {}
+        control_{.stop = stop} {}
 
-  MethodChoice choose(const One& one, const ExactCost& exact) const {
+  MethodChoice choose(const OneTensor& one, const ExactCost& exact) {
     MethodPilot p;
     p.windows = windows_;
     const std::vector<ProbeGroup> groups = probe_groups(one.selection, false, options_.device);
@@ -58,7 +49,10 @@ class Pilot {
     if (options_.probes >= 4 * kPilotBlock) {
       const DiagJob krylov = job_of(one, DiagMethod::krylov, kPilotProducts);
       Estimate e(groups[0], krylov);
-      grow_basis(krylov, e, primal, parameters_, plan.directions, 2 * kPilotBlock, on_chunk_);
+      Ledger ledger(control_, 1);
+      grow_basis(krylov, e, primal, parameters_, plan.directions, 2 * kPilotBlock, ledger,
+                 {{}, {}, {}, at::zeros({0, one.selection.selection.size()}, at::kDouble)});
+      products_ += static_cast<double>(ledger.products());
       p.krylov = sample(krylov, groups[0], primal, plan.directions, &e);
       p.basis = e.deflation->size();
       p.block = kPilotBlock;
@@ -67,9 +61,10 @@ class Pilot {
     const std::optional<double> goal = options_.rule ? std::optional(options_.rule->rel_error) : std::nullopt;
     return choose_method(p, options_.probes, goal);
   }
+  double products() const { return products_; }  // so far
 
  private:
-  DiagJob job_of(const One& one, DiagMethod method, int64_t products) const {
+  DiagJob job_of(const OneTensor& one, DiagMethod method, int64_t products) const {
     DiagJob job{model_, one.selection, one.sums, first_, options_, program_};
     job.options.method = method;
     job.options.probes = products;
@@ -80,21 +75,21 @@ class Pilot {
 
   /// Variance and square from a few samples, with e's deflation where there is one.
   Sampled sample(const DiagJob& job, const ProbeGroup& group, PrimalBatches& primal, int64_t directions,
-                 const Estimate* e) const {
+                 const Estimate* e) {
     TensorMoments moments(group.selection, job.sums_of(group), 1);
     const int64_t first = int64_t{pilot_probes} + (e ? e->spent : 0);
-    for_windows(job, group, primal, parameters_, [&](int64_t, const TangentPass& pass, int64_t place) {
-      moments.begin_visit(0);
-      for (int64_t k = 0; k < least_probes; k += directions) {
-        const int64_t count = std::min(directions, least_probes - k);
-        const Tensor z = draw(job, pass, group.selection, 0, place, first + k, count, options_.precision,
-                              e ? &*e->deflation : nullptr)
-                             .z;
-        require_finite(z, first_.index[0]);
-        moments.add(z);
-        on_chunk_(count);
-      }
-    });
+    Ledger ledger(control_, 1);
+    ledger.begin({{}, {}, chunks_of(least_probes, directions), {}});
+    moments.begin_visit(0);
+    for_chunks(job, group, primal, parameters_, ledger, {}, 0, least_probes, directions,
+               [&](const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
+                 const Tensor z = draw(job, pass, group.selection, 0, place, first + k, count, options_.precision,
+                                       e ? &*e->deflation : nullptr)
+                                      .z;
+                 require_finite(z, first_.index[0]);
+                 moments.add(z);
+               });
+    products_ += static_cast<double>(ledger.products());
     const StopOf of = options_.rule ? options_.rule->of : StopOf::diagonal;
     const UnitSums& units = *moments.units[0];
     DiagonalBars entries = moments.entries[0].bars(), sums = moments.sums[0].bars();
@@ -117,16 +112,21 @@ class Pilot {
   const DiagOptions& options_;
   Program program_;
   Parameters parameters_;
-  const OnChunk& on_chunk_;
+  RunControl control_;
+  double products_ = 0;
 };
 
-/// One tensor by the method chosen, in `products` a window.
-DiagonalResult compute_one(const Model& model, const One& one, const Windows& windows, DiagOptions options,
-                           const MethodChoice& choice, const OnProgress& on_progress, const ShouldStop& stop) {
-  if (!choice.method) return compute_exact_diag(model, one.selection, one.sums, windows, options, on_progress, stop);
-  options.method = *choice.method;
-  options.probes = std::max<int64_t>(2, static_cast<int64_t>(static_cast<double>(options.probes) / choice.sample_cost));
-  return compute_diag(model, one.selection, one.sums, windows, options, on_progress, stop);
+nlohmann::json pack(const MethodChoice& c) {
+  return {{"method", c.method ? nlohmann::json(static_cast<int>(*c.method)) : nlohmann::json()},
+          {"sample_cost", c.sample_cost},
+          {"record", c.record}};
+}
+MethodChoice unpack(const nlohmann::json& note) {
+  MethodChoice c;
+  c.record = note.at("record");
+  if (!note.at("method").is_null()) c.method = static_cast<DiagMethod>(note.at("method").get<int>());
+  c.sample_cost = note.at("sample_cost").get<double>();
+  return c;
 }
 
 }  // namespace
@@ -156,55 +156,46 @@ Plan plan_auto_diag(const Model& model, const ResolvedSelection& selection, cons
 
 DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& selection,
                                  const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
-                                 const OnProgress& on_progress, const ShouldStop& stop) {
+                                 const RunControl& control) {
   const at::NoGradGuard no_grad;
+  if (!control.part.whole())
+    throw std::invalid_argument("--parts: --method auto decides by a pilot; hutchinson and split have parts");
   if (options.rule)
     for (size_t i = 0; i < sums.size(); ++i)
       check_rule(*options.rule, sums[i], selection.tensors[i].name, windows.ids.size(0));
-  const Plan plan = plan_auto_diag(model, selection, sums, windows, options);
   const Clock::time_point begin = Clock::now();
-  Progress before;  // of the pilot and the tensors that are done
-  std::vector<One> parts;
-  for (const ResolvedSelection& part : split_by_tensor(selection)) parts.push_back({part, {sums[parts.size()]}});
-  const std::vector<ExactCost> exact = exact_costs(model, selection, windows, options);
+  const std::vector<OneTensor> parts = one_by_one(selection, sums);
+  Snapshots* const snapshots = control.snapshots;
+  Snapshots::Before none;
+  Snapshots::Before& before = snapshots ? snapshots->before : none;
+  // Taken in the pilot, a snapshot has choices alone.
+  if (snapshots && snapshots->from && snapshots->from->plan.is_null()) snapshots->from.reset();
 
+  nlohmann::json& said = before.note["choices"];
   std::vector<MethodChoice> choices;
-  {
-    const OnChunk carried = [&](int64_t directions) {
-      if (stop && stop()) throw Interrupted();
-      before.products += static_cast<double>(directions);
-      before.units = ++before.done;
-      before.seconds = seconds_since(begin);
-      if (on_progress) on_progress(before);
+  for (const nlohmann::json& choice : said) choices.push_back(unpack(choice));
+  if (choices.size() < parts.size()) {
+    const double products = before.note.value("products", 0.0), seconds = before.note.value("seconds", 0.0);
+    const std::vector<ExactCost> exact = exact_costs(model, selection, windows, options);
+    const auto stop = [&] {
+      if (!control.stop || !control.stop()) return false;
+      if (snapshots && snapshots->save({})) throw Interrupted(snapshots->file());
+      return true;
     };
-    const Pilot pilot(model, windows, options, carried);
-    for (size_t i = 0; i < parts.size(); ++i) choices.push_back(pilot.choose(parts[i], exact[i]));
+    Pilot pilot(model, windows, options, stop);
+    for (size_t i = choices.size(); i < parts.size(); ++i) {
+      choices.push_back(pilot.choose(parts[i], exact[i]));
+      said.push_back(pack(choices[i]));
+      before.note["products"] = products + pilot.products();
+      before.note["seconds"] = seconds + seconds_since(begin);
+      if (snapshots && snapshots->due()) snapshots->save({});
+      const auto tensors = static_cast<int64_t>(i) + 1;
+      if (control.on_progress)
+        control.on_progress({static_cast<int64_t>(parts.size()), tensors, before.note["products"].get<double>(),
+                             before.note["seconds"].get<double>()});
+    }
   }
-
-  DiagonalResult result;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    Progress last;
-    const auto progress = [&](const Progress& p) {
-      last = p;
-      if (on_progress)
-        on_progress(
-            {before.units + p.units, before.done + p.done, before.products + p.products, seconds_since(begin), p.bar});
-    };
-    DiagOptions one = options;
-    one.measure_precision = options.measure_precision && i == 0;
-    DiagonalResult r = compute_one(model, parts[i], windows, one, choices[i], progress, stop);
-    r.tensors[0].notes["choice"] = choices[i].record;
-    before.units += last.done, before.done += last.done, before.products += last.products;
-    r.tensors.insert(r.tensors.begin(), result.tensors.begin(), result.tensors.end());
-    r.peak_memory = std::max(r.peak_memory, result.peak_memory);
-    if (i > 0) r.precision_error = result.precision_error;
-    result = std::move(r);
-  }
-  result.products = static_cast<int64_t>(before.products);
-  result.seconds = seconds_since(begin);
-  result.notes["probe_scope"] = "layer";
-  result.notes["plan"] = plan_json(plan);
-  return result;
+  return compute_in_turn(model, selection, sums, windows, options, choices, control, before);
 }
 
 }  // namespace hesper

@@ -6,10 +6,11 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <utility>
 
 #include "model/build_program.h"
-#include "run/clock.h"
 #include "run/diag_estimate.h"
+#include "run/diag_in_turn.h"
 #include "run/exact_files.h"
 #include "run/krylov.h"
 #include "run/memory.h"
@@ -31,18 +32,18 @@ Tensor repeat_in_double(const DiagJob& job, const ProbeGroup& group, int64_t cou
   return draw(job, pass, group.selection, 0, 0, probe, count, at::kDouble).z;
 }
 
-/// Sets what each group does next; false where all have stopped. Fills in the largest bar.
-bool plan_round(const DiagJob& job, std::vector<Estimate>& estimates, double& bar) {
+/// Sets what each group does next; false where all have stopped. Tells the ledger the largest bar.
+bool plan_round(const DiagJob& job, std::vector<Estimate>& estimates, Ledger& ledger) {
   bool any = false;
-  bar = 0;
+  double bar = 0;
   for (Estimate& e : estimates) {
+    e.probes += std::exchange(e.next, 0);
     if (!e.outcome.empty()) continue;
     if (!job.options.rule) {
       e.outcome = "fixed number of probes";
       continue;
     }
     std::string outcome;
-    e.next = 0;
     for (size_t i = 0; i < e.group.tensors.size(); ++i) {
       const Verdict v = judge(*job.options.rule, e.all.entries[i].bars(), e.all.sums[i].bars(), *e.all.units[i],
                               job.options.probes - e.spent);
@@ -55,7 +56,27 @@ bool plan_round(const DiagJob& job, std::vector<Estimate>& estimates, double& ba
     else
       any = true;
   }
+  ledger.set_bar(bar);
   return any;
+}
+
+nlohmann::json round_note(const Estimate& e) {
+  return {{"probes", e.probes}, {"next", e.next}, {"outcome", e.outcome}};
+}
+void read_round(Estimate& e, const nlohmann::json& note) {
+  e.probes = note.at("probes").get<int64_t>(), e.next = note.at("next").get<int64_t>();
+  e.outcome = note.at("outcome").get<std::string>();
+}
+
+/// Parts see their own windows only: what looks at all of them on the way cannot be done in parts.
+void refuse_parts(const DiagOptions& options, const RunControl& control) {
+  if (control.part.whole()) return;
+  if (options.method == DiagMethod::krylov)
+    throw std::invalid_argument(
+        "--parts: --method krylov grows its basis from all windows; hutchinson and split have parts");
+  if (options.rule) throw std::invalid_argument("--parts: --rel-error looks at all windows; --probes K has parts");
+  if (options.scope == ProbeScope::automatic)
+    throw std::invalid_argument("--parts: --probe-scope auto decides by a pilot; layer and joint have parts");
 }
 
 /// The group's results, in their places.
@@ -92,19 +113,27 @@ std::string to_string(DiagMethod method) {
 }
 
 DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
-                            const Windows& windows, const DiagOptions& options, const OnProgress& on_progress,
-                            const ShouldStop& stop, const OnSamples& on_samples) {
+                            const Windows& windows, const DiagOptions& given, const RunControl& control,
+                            const OnSamples& on_samples) {
   const at::NoGradGuard no_grad;
+  refuse_parts(given, control);
+  const bool krylov = given.method == DiagMethod::krylov, several = selection.tensors.size() > 1;
+  if (krylov && several && given.scope == ProbeScope::layer) {
+    Snapshots::Before none;
+    return compute_in_turn(model, selection, sums, windows, given, {}, control,
+                           control.snapshots ? control.snapshots->before : none);
+  }
+  const DiagOptions options = resumed_options(given, control);
   const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   const DiagJob job{model, selection, sums, windows, options, program};
   if (options.rule)
     for (size_t i = 0; i < sums.size(); ++i) check_rule(*options.rule, sums[i], selection.tensors[i].name, job.b());
   const PeakMemory memory(options.device);
-  const Clock::time_point begin = Clock::now();
-  const bool krylov = options.method == DiagMethod::krylov;
   DiagonalResult result;
+  Ledger ledger(control, job.b(), options.batch);
+  const nlohmann::json& resumed = ledger.resumed();
 
-  bool joint = options.scope == ProbeScope::joint && selection.tensors.size() > 1;
+  bool joint = options.scope == ProbeScope::joint && several;
   GroupPlan plan = plan_groups(job.program, model, selection, probe_groups(selection, joint, options.device), sums,
                                windows, options);
   Tensor first;  // samples to repeat in fp64
@@ -113,9 +142,13 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
     const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
     const Selection here = selection.selection.to(options.device);
     PrimalBatches primal(job.program, parameters, here, windows, plan.batch, plan.primal);
-    if (options.scope == ProbeScope::automatic && selection.tensors.size() > 1) {
-      nlohmann::json pilot;
-      joint = pilot_says_joint(job, primal, parameters, std::min(plan.directions, least_probes), pilot);
+    nlohmann::json pilot;
+    if (options.scope == ProbeScope::automatic && several) {
+      if (resumed.is_null()) {
+        joint = pilot_says_joint(job, primal, parameters, std::min(plan.directions, least_probes), pilot);
+      } else {
+        joint = resumed.at("joint").get<bool>(), pilot = resumed.at("pilot");
+      }
       result.notes["pilot"] = pilot;
       if (joint)
         plan = plan_groups(job.program, model, selection, probe_groups(selection, true, options.device), sums, windows,
@@ -123,68 +156,65 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
     }
     groups = probe_groups(selection, joint, options.device);
     result.tensors.resize(selection.tensors.size());
-    Progress progress;
-    const OnChunk carried = [&](int64_t directions) {
-      if (stop && stop()) throw Interrupted();
-      ++progress.done;
-      progress.units = std::max(progress.units, progress.done);
-      progress.products += static_cast<double>(directions);
-      progress.seconds = seconds_since(begin);
-      if (on_progress) on_progress(progress);
-    };
-    const auto chunks = [&](int64_t probes) { return job.b() * ((probes + plan.directions - 1) / plan.directions); };
-    const auto rounds = [&](std::vector<Estimate>& estimates) {
-      do {
-        for (const Estimate& e : estimates)
-          if (e.outcome.empty()) progress.units += chunks(e.next);
-        for (int64_t s = 0; s < job.b(); ++s) {
-          const Tape& tape = primal.tape(s);
-          for (Estimate& e : estimates) {
-            if (!e.outcome.empty()) continue;
-            const Tape own = narrowed(tape, job.program, e.group.selection);
-            const TangentPass pass(job.program, parameters, e.group.selection, own);
-            e.begin_visit(s);
-            for (int64_t k = 0; k < e.next; k += plan.directions) {
-              const int64_t count = std::min(plan.directions, e.next - k);
-              const WindowSamples samples = draw(job, pass, e.group.selection, s, primal.place(s), e.probes + k, count,
-                                                 options.precision, e.deflation ? &*e.deflation : nullptr);
-              require_finite(samples.z, windows.index[static_cast<size_t>(s)]);
-              if (!first.defined()) first = samples.z.slice(0, 0, check_directions).clone();
-              e.add(samples);
-              for (size_t i = 0; on_samples && i < e.group.tensors.size(); ++i) {
-                const SelectedPart& part = e.group.selection.parts()[i];
-                on_samples(e.group.tensors[i], s, e.probes + k, samples.z.narrow(1, part.begin, part.size));
-              }
-              carried(count);
-            }
-          }
-        }
-        for (Estimate& e : estimates)
-          if (e.outcome.empty()) e.probes += e.next;
-      } while (plan_round(job, estimates, progress.bar));
-      for (const Estimate& e : estimates) take(job, e, result.tensors);
-    };
 
     std::vector<Estimate> estimates;
+    estimates.reserve(groups.size());
+    const Tensor losses = at::zeros({job.b()}, at::kDouble);
+    first = at::zeros({std::min({check_directions, plan.directions, options.probes}), groups[0].selection.size()},
+                      at::kDouble);
+    NamedTensors tensors = {{"losses", losses}, {"first", first}};
     for (const ProbeGroup& group : groups) {
       Estimate& e = estimates.emplace_back(group, job);
-      if (krylov) {  // one group after another: one basis at a time
-        const Tensor start = grow_basis(job, e, primal, parameters, plan.directions, plan.basis, carried);
-        if (!first.defined()) first = start;
-      }
+      const NamedTensors own = e.sums(fmt::format("{}", estimates.size() - 1));
+      tensors.insert(tensors.end(), own.begin(), own.end());
+    }
+    const nlohmann::json choices = plan_choices(plan);
+    if (krylov)
+      grow_basis(job, estimates[0], primal, parameters, plan.directions, plan.basis, ledger,
+                 {choices, tensors, losses, first});
+    for (size_t i = 0; i < estimates.size(); ++i) {
+      Estimate& e = estimates[i];
       const int64_t left = options.probes - e.spent;
       e.next = options.rule ? std::min(least_probes, left) : left;
-      if (!krylov) continue;
-      rounds(estimates);
-      estimates.clear();
+      if (resumed.contains("rounds")) read_round(e, resumed["rounds"][i]);
     }
-    if (!krylov) rounds(estimates);
-    result.products = static_cast<int64_t>(progress.products);
-    result.loss = primal.loss();
+    do {
+      const bool first_round = !krylov && estimates[0].probes == 0;
+      nlohmann::json note = krylov ? basis_note(estimates[0]) : nlohmann::json::object();
+      note.update({{"joint", joint}, {"pilot", pilot}, {"rounds", nlohmann::json::array()}});
+      NamedTensors held = tensors;
+      if (krylov) held.emplace_back("q", estimates[0].deflation->rows());
+      int64_t steps = 0;
+      for (const Estimate& e : estimates) {
+        note["rounds"].push_back(round_note(e));
+        steps += chunks_of(e.next, plan.directions);
+      }
+      ledger.begin({choices, note, steps, held});
+      for (int64_t s = 0; s < job.b(); ++s)
+        for (Estimate& e : estimates)
+          for_chunks(job, e.group, primal, parameters, ledger, first_round ? losses : Tensor(), s, e.next,
+                     plan.directions, [&](const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
+                       if (k == 0) e.begin_visit(s);
+                       const WindowSamples samples = draw(job, pass, e.group.selection, s, place, e.probes + k, count,
+                                                          options.precision, e.deflation ? &*e.deflation : nullptr);
+                       require_finite(samples.z, windows.index[static_cast<size_t>(s)]);
+                       if (first_round && s == 0 && k == 0 && &e == estimates.data())
+                         first.copy_(samples.z.narrow(0, 0, first.size(0)));
+                       e.add(samples);
+                       for (size_t i = 0; on_samples && i < e.group.tensors.size(); ++i) {
+                         const SelectedPart& part = e.group.selection.parts()[i];
+                         on_samples(e.group.tensors[i], s, e.probes + k, samples.z.narrow(1, part.begin, part.size));
+                       }
+                     });
+    } while (plan_round(job, estimates, ledger));
+    ledger.finish();
+    for (const Estimate& e : estimates) take(job, e, result.tensors);
+    result.products = ledger.products();
+    result.loss = mean_loss(losses, windows);
   }
-  result.seconds = seconds_since(begin);
+  result.seconds = ledger.seconds();
   if (plan.measure_precision) {
-    if (stop && stop()) throw Interrupted();
+    ledger.stop_here();
     const Tensor exact = repeat_in_double(job, groups[0], first.size(0));
     result.precision_error = (first - exact).norm().item<double>() / exact.norm().item<double>();
   }

@@ -50,15 +50,15 @@ Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std
 
 /// sums: one a tensor of the selection. Throws what plan_diag throws, std::invalid_argument for a rule that cannot be
 /// served or probes that leave a method no room, std::runtime_error where a sample is not finite (naming the window),
-/// Interrupted.
+/// Interrupted. Several tensors by krylov are done in turn: one basis at a time.
 DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
-                            const Windows& windows, const DiagOptions& options, const OnProgress& on_progress = {},
-                            const ShouldStop& stop = {}, const OnSamples& on_samples = {});
+                            const Windows& windows, const DiagOptions& options, const RunControl& control = {},
+                            const OnSamples& on_samples = {});
 
 /// Every tensor by the method that a pilot finds cheapest (method_choice.h); throws what compute_diag throws.
 DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& selection,
                                  const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
-                                 const OnProgress& on_progress = {}, const ShouldStop& stop = {});
+                                 const RunControl& control = {});
 
 /// The largest of what its methods would take.
 Plan plan_auto_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
@@ -70,8 +70,7 @@ Plan plan_auto_diag(const Model& model, const ResolvedSelection& selection, cons
 ///   span of X's rows the row's Hessian is Q^T M Q, M = Q H Q^T (r, r), so r tangents serve all C entries.
 DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& selection,
                                   const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
-                                  const OnProgress& on_progress = {}, const ShouldStop& stop = {},
-                                  const OnSamples& on_samples = {});
+                                  const RunControl& control = {}, const OnSamples& on_samples = {});
 
 /// Its plan: the Gram pass; nothing is computed.
 Plan plan_exact_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,

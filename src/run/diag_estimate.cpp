@@ -1,5 +1,7 @@
 #include "run/diag_estimate.h"
 
+#include <fmt/format.h>
+
 #include "hessian/split_samples.h"
 
 namespace hesper {
@@ -28,7 +30,9 @@ WindowSamples draw(const DiagJob& job, const TangentPass& pass, const Selection&
 }
 
 Estimate::Estimate(const ProbeGroup& group, const DiagJob& job)
-    : group(group), all(group.selection, job.sums_of(group), job.b()) {
+    : group(group),
+      all(group.selection, job.sums_of(group), job.b()),
+      deflated(job.options.method == DiagMethod::krylov) {
   if (job.options.method != DiagMethod::split) return;
   for (const SelectedPart& part : group.selection.parts()) {
     gauss_newton.emplace_back(part.size, job.b());
@@ -50,6 +54,15 @@ void Estimate::add(const WindowSamples& samples) {
     gauss_newton[i].add(samples.gauss_newton.narrow(1, part.begin, part.size));
     residual[i].add(samples.residual.narrow(1, part.begin, part.size));
   }
+}
+
+NamedTensors Estimate::sums(const std::string& name) {
+  NamedTensors out = all.all_sums(name, deflated);
+  for (size_t i = 0; i < gauss_newton.size(); ++i)
+    for (const NamedTensors& part : {gauss_newton[i].sums(fmt::format("{}.{}.gauss_newton", name, i)),
+                                     residual[i].sums(fmt::format("{}.{}.residual", name, i))})
+      out.insert(out.end(), part.begin(), part.end());
+  return out;
 }
 
 double direction_flops(const DiagJob& job, const Selection& selection, Pass pass) {

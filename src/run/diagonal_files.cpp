@@ -36,17 +36,6 @@ std::string selection_suffix(const DiagonalJob& job) {
   return fmt::format("_sel{}", selection_sha256(job.selection).substr(0, 8));
 }
 
-json configuration_of(const DiagonalJob& job) {
-  json out = job.configuration;
-  out["model_sha256"] = job.model_sha256;
-  out["ids_sha256"] = ids_sha256(job.windows.ids);
-  out["labels_sha256"] = ids_sha256(job.windows.labels);
-  out["windows"] = job.windows.index;
-  out["selection_sha256"] = selection_sha256(job.selection);
-  out["errors"] = job.full_errors ? "full" : "summary";
-  return out;
-}
-
 std::string title_of(const DiagonalJob& job, size_t i) {
   const SelectedTensor& tensor = job.selection.tensors[i];
   return fmt::format("{}: {}, {}{}, b = {}, T = {}", job.title, job.model_name, tensor.layer,
@@ -132,7 +121,7 @@ std::optional<double> worst(const DiagonalResult& result, Bar RelativeBars::*whi
 }
 
 json record_of(const DiagonalJob& job, const DiagonalResult& result, const std::vector<size_t>& which) {
-  RunRecord record = new_record(job, result, configuration_of(job));
+  RunRecord record = new_record(job, result, configuration(job));
   record.errors.probe = worst(result, &RelativeBars::probe);
   record.errors.data = worst(result, &RelativeBars::data);
   json out = to_json(record);
@@ -186,13 +175,28 @@ std::string tensor_name(const DiagonalJob& job, size_t i) {
   return name;
 }
 
+json configuration(const DiagonalJob& job) {
+  json out = job.configuration;
+  out["model_sha256"] = job.model_sha256;
+  out["ids_sha256"] = ids_sha256(job.windows.ids);
+  out["labels_sha256"] = ids_sha256(job.windows.labels);
+  out["windows"] = job.windows.index;
+  out["selection_sha256"] = selection_sha256(job.selection);
+  out["errors"] = job.full_errors ? "full" : "summary";
+  return out;
+}
+
+fs::path snapshot_file(const fs::path& folder, const DiagonalJob& job) {
+  return with_extension(folder / diagonal_name(job), ".snapshot");
+}
+
 bool diagonal_exists(const fs::path& folder, const DiagonalJob& job) {
   const std::vector<fs::path> paths = records(folder, job);
   return std::any_of(paths.begin(), paths.end(), [](const fs::path& path) { return fs::exists(path); });
 }
 
 void check_existing(const fs::path& folder, const DiagonalJob& job) {
-  const json now = configuration_of(job);
+  const json now = configuration(job);
   for (const fs::path& path : records(folder, job)) check_configuration(path, now);
 }
 

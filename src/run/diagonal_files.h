@@ -55,6 +55,10 @@ std::string diagonal_name(const DiagonalJob& job);
 /// The same of tensor i: of the result itself where there is one tensor only.
 std::string tensor_name(const DiagonalJob& job, size_t i);
 
+/// Where the state of an unfinished run is kept, and the options that it and the result depend on.
+std::filesystem::path snapshot_file(const std::filesystem::path& folder, const DiagonalJob& job);
+nlohmann::json configuration(const DiagonalJob& job);
+
 /// True where a result of that name is in `folder` already.
 bool diagonal_exists(const std::filesystem::path& folder, const DiagonalJob& job);
 /// Throws std::invalid_argument where one was made with another configuration or its record cannot be read.

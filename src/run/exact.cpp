@@ -93,25 +93,18 @@ Plan plan_exact(const Model& model, const Selection& selection, const Windows& w
   return plan_of(Job(model, selection, windows, options));
 }
 
-nlohmann::json plan_choices(const Plan& plan) {
-  return {{"pass", to_string(plan.pass)},
-          {"directions", plan.directions},
-          {"model_input_bs", plan.batch},
-          {"primal_precision", precision_name(plan.primal)}};
-}
-
-ExactOptions with_choices(ExactOptions options, const nlohmann::json& choices) {
+ExactOptions resumed_options(ExactOptions options, const RunControl& control) {
+  if (!control.snapshots || !control.snapshots->from) return options;
+  const nlohmann::json& choices = control.snapshots->from->plan;
+  keep_choices(options, choices);
   options.pass = choices.at("pass") == "gram" ? Pass::gram : Pass::two_pass;
-  options.directions = choices.at("directions").get<int64_t>();
-  options.batch = choices.at("model_input_bs").get<int64_t>();
-  options.primal = choices.at("primal_precision") == "fp64" ? at::kDouble : at::kFloat;
   return options;
 }
 
 ExactResult compute_exact(const Model& model, const Selection& selection, const Windows& windows,
-                          const ExactOptions& options, const OnProgress& on_progress, const ShouldStop& stop,
-                          Snapshots* snapshots, const OnRows& on_rows) {
+                          const ExactOptions& given, const RunControl& control, const OnRows& on_rows) {
   const at::NoGradGuard no_grad;
+  const ExactOptions options = resumed_options(given, control);
   const Job job(model, selection, windows, options);
   const bool autograd = options.engine == Engine::autograd;
   if (autograd && options.curvatures != std::vector<Curvature>{Curvature::hessian})
@@ -124,80 +117,59 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
   result.weights = selected_weights(model, selection);
 
   ExactTotals totals(options, n, b);
-  if (snapshots && snapshots->from) {
-    totals.restore(*snapshots->from);
-    snapshots->from.reset();  // as large as the sums
-  }
-  const Clock::time_point begin = Clock::now();
-  const double before = totals.seconds;
-  const auto save = [&] {
-    totals.seconds = before + seconds_since(begin);
-    return snapshots && snapshots->save(totals.state(plan));
-  };
-  const auto stop_here = [&] {
-    if (!stop || !stop()) return;
-    throw save() ? Interrupted(fmt::format("snapshot saved: {}; the same command goes on", snapshots->file().string()))
-                 : Interrupted();
-  };
+  Ledger ledger(control, b, plan.batch);
+  ledger.begin({plan_choices(plan), {}, (n + plan.directions - 1) / plan.directions, totals.sums()});
   {
     const Parameters parameters =
         make_parameters(model, job.program, options.precision, options.products, options.device, plan);
     std::optional<Tape> tape;
     std::optional<AutogradEngine> rival;
     int64_t held = -1;  // first window of the batch on the tape
-    const std::vector<Unit> units = make_units(b, plan.batch, n, plan.directions);
-    Progress progress{static_cast<int64_t>(units.size()), 0, 0, 0};
-    int64_t step = 0;  // a window of a unit; the rival's graph sums the windows of a batch: one step
-    for (const Unit& unit : units) {
-      const int64_t steps = autograd ? 1 : unit.windows, first = step;
-      step += steps;
-      ++progress.done;
-      progress.products += static_cast<double>((unit.end - unit.begin) * unit.windows);
-      if (step <= totals.done) continue;
-      stop_here();
-      if (unit.first_window != held) {  // another batch
-        const Clock::time_point primal = Clock::now();
-        tape.reset();
-        rival.reset();
-        const Tokens tokens = job.tokens(unit.first_window, unit.windows);
-        if (autograd)
-          rival.emplace(job.program, parameters, job.selection, tokens, options.precision);
-        else
-          tape.emplace(run_primal(job.program, parameters, job.selection, tokens, plan.primal, nullptr, plan.spilled));
-        held = unit.first_window;
-        if (unit.begin == 0 && first >= totals.done)
-          totals.add(unit, autograd ? rival->losses() : tape->losses,
-                     autograd ? rival->gradient() : tape->gradient.sum(0));
-        release_free_memory();
-        totals.primal_seconds += seconds_since(primal);
-      }
-      for (int64_t s = 0; s < steps; ++s) {
-        if (first + s < totals.done) continue;
-        if (s > 0) stop_here();
+    for (const Unit& unit : make_units(b, plan.batch, n, plan.directions)) {
+      // A step is a window of a unit; the rival's graph sums the windows of a batch: all of them.
+      const int64_t together = autograd ? unit.windows : 1;
+      for (int64_t s = unit.first_window; s < unit.first_window + unit.windows; s += together) {
+        if (!ledger.next(s, together)) continue;
+        if (unit.first_window != held) {  // another batch
+          const Clock::time_point primal = Clock::now();
+          tape.reset();
+          rival.reset();
+          const Tokens tokens = job.tokens(unit.first_window, unit.windows);
+          if (autograd)
+            rival.emplace(job.program, parameters, job.selection, tokens, options.precision);
+          else
+            tape.emplace(
+                run_primal(job.program, parameters, job.selection, tokens, plan.primal, nullptr, plan.spilled));
+          held = unit.first_window;
+          if (s == unit.first_window && ledger.is_first(s))
+            totals.add(unit, autograd ? rival->losses() : tape->losses,
+                       autograd ? rival->gradient() : tape->gradient.sum(0));
+          release_free_memory();
+          totals.primal_seconds.add_(seconds_since(primal));
+        }
         std::vector<Tensor> rows;
         if (autograd) {
           rows = {rival->columns(unit.begin, unit.end).to(at::kCPU, at::kDouble)};
         } else {
           const TangentPass pass(job.program, parameters, job.selection, *tape);
-          rows = window_rows(pass, Directions::units(job.selection, unit.begin, unit.end, options.precision), s, plan,
-                             options.curvatures);
+          rows = window_rows(pass, Directions::units(job.selection, unit.begin, unit.end, options.precision),
+                             s - unit.first_window, plan, options.curvatures);
         }
-        require_finite(rows[0], windows.index[unit.first_window + s]);
-        totals.add(rows, unit.begin, unit.first_window + s);
-        if (on_rows) on_rows(unit.first_window + s, unit.begin, rows[0]);
-        if (snapshots && snapshots->due()) save();
+        require_finite(rows[0], windows.index[s]);
+        totals.add(rows, unit.begin, s);
+        if (on_rows) on_rows(s, unit.begin, rows[0]);
+        ledger.end(s, static_cast<double>((unit.end - unit.begin) * together), together);
       }
-      progress.seconds = before + seconds_since(begin);
-      if (on_progress) on_progress(progress);
     }
-    result.products = static_cast<int64_t>(progress.products);
+    result.products = ledger.products();
   }
+  ledger.finish();
   release_free_memory();
-  result.seconds = before + seconds_since(begin);
-  result.primal_seconds = totals.primal_seconds;
+  result.seconds = ledger.seconds();
+  result.primal_seconds = totals.primal_seconds.item<double>();
 
-  if (plan.measure_precision && !autograd) stop_here();  // the sums are still what a snapshot holds
-  for (MatrixSum& sum : totals.sums) {
+  if (plan.measure_precision && !autograd) ledger.stop_here();  // the sums are still what a snapshot holds
+  for (MatrixSum& sum : totals.matrices) {
     result.blocks.push_back(sum.finish(b, !autograd && plan.pass == Pass::gram));
     // The rival sums the windows of a batch: its spread over windows is known only at one window a batch.
     if (autograd && plan.batch > 1)

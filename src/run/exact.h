@@ -5,7 +5,7 @@
 
 #include "model/model.h"
 #include "run/plan.h"
-#include "run/snapshot.h"
+#include "run/run_control.h"
 #include "text/windows.h"
 
 namespace hesper {
@@ -18,15 +18,6 @@ struct ExactOptions : EngineOptions {
   std::optional<Pass> pass;  // unset: as Plan chooses
   bool full_errors = false;  // standard error of every entry
 };
-
-/// What has been done; called after every unit.
-struct Progress {
-  int64_t units = 0, done = 0;
-  double products = 0;  // columns x windows done
-  double seconds = 0;   // since the first unit began
-  double bar = 0;       // of an estimate: largest relative error after the last round; 0: not known yet
-};
-using OnProgress = std::function<void(const Progress&)>;
 
 /// One matrix of the result, of the mean cross entropy.
 struct ExactBlock {
@@ -54,12 +45,6 @@ struct ExactResult {
   std::string precision_note;  // why it was not measured
 };
 
-/// Called between units: true stops the run with Interrupted.
-using ShouldStop = std::function<bool()>;
-struct Interrupted : std::runtime_error {
-  explicit Interrupted(const std::string& left = "nothing was written") : runtime_error("interrupted, " + left) {}
-};
-
 /// Rows [begin, begin + rows) of one window's own matrix of the first curvature, (rows, n) fp64, as they are made: of
 /// every chunk of rows window after window.
 using OnRows = std::function<void(int64_t window, int64_t begin, const at::Tensor& rows)>;
@@ -67,16 +52,12 @@ using OnRows = std::function<void(int64_t window, int64_t begin, const at::Tenso
 /// Plan alone, nothing computed.
 Plan plan_exact(const Model& model, const Selection& selection, const Windows& windows, const ExactOptions& options);
 
-/// The choices of a plan that a run which goes on must keep, and options that make the planner choose so again.
-nlohmann::json plan_choices(const Plan& plan);
-ExactOptions with_choices(ExactOptions options, const nlohmann::json& choices);
+/// With the choices of a state that the run begins from.
+ExactOptions resumed_options(ExactOptions options, const RunControl& control);
 
-/// snapshots: where the state goes every so often, when `stop` says so, and where snapshots->from came from; the
-/// result is bit for bit that of a run which was not stopped. Throws what make_plan throws; std::runtime_error where a
-/// result is not finite (naming the window).
+/// Throws what make_plan throws; std::runtime_error where a result is not finite (naming the window), Interrupted.
 ExactResult compute_exact(const Model& model, const Selection& selection, const Windows& windows,
-                          const ExactOptions& options, const OnProgress& on_progress = {}, const ShouldStop& stop = {},
-                          Snapshots* snapshots = nullptr, const OnRows& on_rows = {});
+                          const ExactOptions& options, const RunControl& control = {}, const OnRows& on_rows = {});
 
 /// P (H + g g^T), P = exp(loss): the Hessian of the true perplexity, from the fields above.
 at::Tensor perplexity_hessian(const at::Tensor& hessian, const at::Tensor& gradient, double mean_loss);

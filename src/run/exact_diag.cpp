@@ -6,13 +6,14 @@
 
 #include "model/build_program.h"
 #include "ops/linear.h"
-#include "run/clock.h"
 #include "run/diag.h"
 #include "run/diag_plan.h"
 #include "run/exact_files.h"
+#include "run/ledger.h"
 #include "run/memory.h"
 #include "run/primal_batches.h"
 #include "run/result_files.h"
+#include "run/tensor_moments.h"
 #include "tangent/tangent_pass.h"
 
 namespace hesper {
@@ -105,52 +106,56 @@ Tensor row_basis(const Tensor& x) {
   return vh.narrow(0, 0, rank);
 }
 
-/// Diagonal at the entries of one tensor in one window; `done` is told how many directions were carried.
+/// Diagonal at entries of one tensor in one window.
 class WindowDiagonal {
  public:
+  /// Called after some entries with the number of directions they took.
+  using OnEntries = std::function<void(int64_t directions)>;
+
   WindowDiagonal(const Job& job, const Parameters& parameters, const Tape& tape, int64_t place, int64_t directions,
-                 std::function<void(int64_t)> done)
+                 OnEntries on_entries)
       : job_(job),
         parameters_(parameters),
         tape_(tape),
         place_(place),
         directions_(directions),
-        done_(std::move(done)) {}
+        on_entries_(std::move(on_entries)) {}
 
-  Tensor of(const Selection& selection, const std::vector<int64_t>& shape) const {
+  /// Fills in d (n) from entry `at` on, which says after every few how many are there: () fp64.
+  void fill(const Selection& selection, const std::vector<int64_t>& shape, Tensor d, Tensor at) const {
     const SelectedPart& part = selection.parts()[0];
     if (is_rectangle(part, shape)) {
       const Tensor x = inputs_of(job_.program, tape_, part.parameter, place_);
       if (x.defined()) {
         const Tensor basis = row_basis(x.index_select(1, part.cols.to(x.device())));
-        if (basis.size(0) < part.cols.numel() && basis.size(0) <= directions_) return rows(part, shape, basis);
+        if (basis.size(0) < part.cols.numel() && basis.size(0) <= directions_) return rows(part, shape, basis, d, at);
       }
     }
-    return units(selection);
+    units(selection, d, at);
   }
 
   /// Single entries.
-  Tensor units(const Selection& entries) const {
+  void units(const Selection& entries, Tensor d, Tensor at) const {
     const Selection selection = entries.to(parameters_.device());
     const Tape own = narrowed(tape_, job_.program, selection);
     const TangentPass pass(job_.program, parameters_, selection, own);
-    Tensor out = at::empty({selection.size()}, at::kDouble);
     const int64_t step = std::min(directions_, kUnits);
-    for (int64_t i = 0; i < selection.size(); i += step) {
+    for (int64_t i = at.item<int64_t>(); i < selection.size(); i += step) {
       const int64_t end = std::min(i + step, selection.size());
       const Directions v = Directions::units(selection, i, end, parameters_.working());
-      out.slice(0, i, end).copy_(pick(pass.second_order(v, place_), job_.options.curvature).diagonal());
-      done_(end - i);
+      d.slice(0, i, end).copy_(pick(pass.second_order(v, place_), job_.options.curvature).diagonal());
+      at.fill_(end);
+      on_entries_(end - i);
     }
-    return out;
   }
 
  private:
   /// One row after another; basis (r, columns of the part).
-  Tensor rows(const SelectedPart& part, const std::vector<int64_t>& shape, const Tensor& basis) const {
-    Tensor out = at::zeros({part.rows.numel(), part.cols.numel()}, at::kDouble);
+  void rows(const SelectedPart& part, const std::vector<int64_t>& shape, const Tensor& basis, Tensor d,
+            Tensor at) const {
+    const int64_t columns = part.cols.numel();
     const Tensor v = basis.to(parameters_.working());
-    for (int64_t r = 0; r < out.size(0); ++r) {
+    for (int64_t r = at.item<int64_t>() / columns; r < part.rows.numel(); ++r) {
       Selection entries;
       entries.add(part.parameter, shape, part.rows[r] * part.columns + part.cols);
       const Selection row = entries.to(parameters_.device());
@@ -158,17 +163,17 @@ class WindowDiagonal {
       const TangentPass pass(job_.program, parameters_, row, own);
       const Tensor form =
           pick(pass.second_order(Directions::dense(row, v, v.scalar_type()), place_), job_.options.curvature);
-      out[r].copy_(form.mm(basis).mul_(basis).sum(0));
-      done_(v.size(0));
+      d.narrow(0, r * columns, columns).copy_(form.mm(basis).mul_(basis).sum(0));
+      at.fill_((r + 1) * columns);
+      on_entries_(v.size(0));
     }
-    return out.flatten();
   }
 
   const Job& job_;
   const Parameters& parameters_;
   const Tape& tape_;
   int64_t place_, directions_;
-  std::function<void(int64_t)> done_;
+  OnEntries on_entries_;
 };
 
 /// Relative error of entries of one tensor in window 0, `d` (n), against the same in fp64.
@@ -182,7 +187,8 @@ double measure_precision(const Job& job, const ResolvedSelection& tensor, const 
   const Selection here = some.to(job.options.device);
   PrimalBatches primal(job.program, parameters, here, job.windows, 1, at::kDouble);
   const WindowDiagonal diagonal(job, parameters, primal.tape(0), 0, check_directions, [](int64_t) {});
-  const Tensor exact = diagonal.units(some);
+  const Tensor exact = at::zeros({some.size()}, at::kDouble);
+  diagonal.units(some, exact, at::zeros({}, at::kDouble));
   return (d.index_select(0, chosen) - exact).norm().item<double>() / exact.norm().item<double>();
 }
 
@@ -223,54 +229,62 @@ std::vector<ExactCost> exact_costs(const Model& model, const ResolvedSelection& 
 }
 
 DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& selection,
-                                  const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
-                                  const OnProgress& on_progress, const ShouldStop& stop, const OnSamples& on_samples) {
+                                  const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& given,
+                                  const RunControl& control, const OnSamples& on_samples) {
   const at::NoGradGuard no_grad;
+  const DiagOptions options = resumed_options(given, control);
   const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   const Job job{model, selection, windows, options, program};
   const int64_t b = windows.ids.size(0);
   const PeakMemory memory(options.device);
-  const Clock::time_point begin = Clock::now();
   const Plan plan = plan_units(job, sums);
   const std::vector<ResolvedSelection> parts = split_by_tensor(selection);
-  std::vector<DiagonalMoments> entries, of_sums;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    entries.emplace_back(parts[i].selection.size(), b, Samples::exact);
-    of_sums.emplace_back(sums[i].size(), b, Samples::exact);
-  }
+  int64_t largest = 0;
+  for (const ResolvedSelection& part : parts) largest = std::max(largest, part.selection.size());
+  const Tensor losses = at::zeros({b}, at::kDouble);
+  const Tensor first = at::zeros({parts[0].selection.size()}, at::kDouble);  // of the first tensor in window 0
+  const Tensor entries = at::zeros({largest}, at::kDouble), at = at::zeros({}, at::kDouble);  // of the step so far
+  TensorMoments moments(selection.selection, all_of(sums), b, Samples::exact);
+  NamedTensors tensors = moments.all_sums("0");
+  tensors.insert(tensors.end(), {{"losses", losses}, {"first", first}, {"entries", entries}, {"at", at}});
+  Ledger ledger(control, b, plan.batch);
+  ledger.begin({plan_choices(plan), {}, static_cast<int64_t>(parts.size()), tensors});
   DiagonalResult result;
-  Progress progress{plan.units, 0, 0, 0};
-  Tensor first;  // of the first tensor in window 0
   {
     const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
     const Selection here = selection.selection.to(options.device);
     PrimalBatches primal(job.program, parameters, here, windows, plan.batch, plan.primal);
     for (int64_t s = 0; s < b; ++s)
       for (size_t i = 0; i < parts.size(); ++i) {
-        const auto carried = [&](int64_t directions) {
-          if (stop && stop()) throw Interrupted();
-          progress.products += static_cast<double>(directions);
-          progress.seconds = seconds_since(begin);
-          if (on_progress) on_progress(progress);
-        };
-        const WindowDiagonal diagonal(job, parameters, primal.tape(s), primal.place(s), plan.directions, carried);
-        const Tensor d = diagonal.of(parts[i].selection, parts[i].tensors[0].shape).unsqueeze(0);
+        if (!ledger.next(s)) continue;
+        const WindowDiagonal diagonal(job, parameters, primal.tape(s), primal.place(s), plan.directions,
+                                      [&](int64_t directions) { ledger.inside(static_cast<double>(directions)); });
+        const Selection& part = parts[i].selection;
+        const Tensor d = entries.narrow(0, 0, part.size());
+        diagonal.fill(part, parts[i].tensors[0].shape, d, at);
         require_finite(d, windows.index[s]);
-        if (!first.defined()) first = d[0];
-        if (on_samples) on_samples(i, s, 0, d);
-        entries[i].begin_visit(s);
-        entries[i].add(d);
-        of_sums[i].begin_visit(s);
-        of_sums[i].add(sums[i].of(d));
-        ++progress.done;
+        if (ledger.is_first(s)) losses[s].copy_(primal.losses()[s]);
+        if (s == 0 && i == 0) first.copy_(d);
+        const Tensor z = d.unsqueeze(0);
+        if (on_samples) on_samples(i, s, 0, z);
+        moments.entries[i].begin_visit(s);
+        moments.entries[i].add(z);
+        moments.sums[i].begin_visit(s);
+        moments.sums[i].add(sums[i].of(z));
+        at.zero_();
+        ledger.end(s, 0);
       }
-    result.loss = primal.loss();
+    ledger.finish();
+    result.products = ledger.products();
+    result.loss = mean_loss(losses, windows);
   }
   for (size_t i = 0; i < parts.size(); ++i)
-    result.tensors.push_back({entries[i].bars(), of_sums[i].bars(), nlohmann::json::object()});
-  if (plan.measure_precision) result.precision_error = measure_precision(job, parts[0], first);
-  result.products = static_cast<int64_t>(progress.products);
-  result.seconds = progress.seconds;
+    result.tensors.push_back({moments.entries[i].bars(), moments.sums[i].bars(), nlohmann::json::object()});
+  result.seconds = ledger.seconds();
+  if (plan.measure_precision) {
+    ledger.stop_here();
+    result.precision_error = measure_precision(job, parts[0], first);
+  }
   result.device = options.device.str();
   result.precision =
       fmt::format("{} tangents, {} primal", precision_name(plan.precision, plan.products), precision_name(plan.primal));

@@ -173,7 +173,7 @@ fs::path snapshot_file(const fs::path& folder, const ExactJob& job) {
   return with_extension(folder / exact_name(job, job.options.curvatures[0]), ".snapshot");
 }
 
-json snapshot_configuration(const ExactJob& job) {
+json configuration(const ExactJob& job) {
   json out = exact_configuration(job, job.options.curvatures[0]);
   out["curvatures"] = json::array();
   for (const Curvature kind : job.options.curvatures) out["curvatures"].push_back(to_string(kind));

@@ -37,7 +37,7 @@ nlohmann::json exact_configuration(const ExactJob& job, Curvature curvature);
 /// Where the state of an unfinished run is kept, and what that state depends on: exact_configuration and what is
 /// summed.
 std::filesystem::path snapshot_file(const std::filesystem::path& folder, const ExactJob& job);
-nlohmann::json snapshot_configuration(const ExactJob& job);
+nlohmann::json configuration(const ExactJob& job);
 
 /// True where a result of that name is in `folder` already.
 bool exact_exists(const std::filesystem::path& folder, const ExactJob& job);

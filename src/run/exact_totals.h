@@ -10,11 +10,12 @@ namespace hesper {
 /// Sums over windows of one curvature's matrix, fp64, in the order of the ledger.
 struct MatrixSum {
   Curvature kind;
-  Tensor total;             // (n, n)
-  Tensor squares;           // (n, n) with full errors
-  double square_norms = 0;  // sum_s |H_s|_F^2
+  Tensor total;         // (n, n)
+  Tensor squares;       // (n, n) with full errors
+  Tensor square_norms;  // () sum_s |H_s|_F^2
 
-  MatrixSum(Curvature kind, int64_t n, bool full) : kind(kind), total(at::zeros({n, n}, at::kDouble)) {
+  MatrixSum(Curvature kind, int64_t n, bool full)
+      : kind(kind), total(at::zeros({n, n}, at::kDouble)), square_norms(at::zeros({}, at::kDouble)) {
     if (full) squares = at::zeros({n, n}, at::kDouble);
   }
   /// rows: rows [begin, ...) of one window's matrix.
@@ -24,11 +25,10 @@ struct MatrixSum {
 };
 
 struct ExactTotals {
-  int64_t done = 0;  // steps: a window of a unit each
-  std::vector<MatrixSum> sums;
+  std::vector<MatrixSum> matrices;
   Tensor gradient, losses;  // (n) summed over windows; (b)
   Tensor columns, sample;   // (c) columns of window 0 that are repeated in fp64; those rows of its matrix (c, n)
-  double seconds = 0, primal_seconds = 0;
+  Tensor primal_seconds;    // ()
 
   ExactTotals(const ExactOptions& options, int64_t n, int64_t b);
 
@@ -37,9 +37,7 @@ struct ExactTotals {
   /// A step: rows [begin, ...) of a window's matrix of each kind.
   void add(const std::vector<Tensor>& rows, int64_t begin, int64_t window);
 
-  RunState state(const Plan& plan) const;
-  /// Throws std::runtime_error where `from` is of another size.
-  void restore(const RunState& from);
+  NamedTensors sums() const;
 };
 
 }  // namespace hesper

@@ -6,9 +6,9 @@
 #include <algorithm>
 
 #include "model/build_program.h"
-#include "run/clock.h"
 #include "run/diag_plan.h"
 #include "run/exact_files.h"
+#include "run/ledger.h"
 #include "run/memory.h"
 #include "run/primal_batches.h"
 #include "run/result_files.h"
@@ -62,11 +62,10 @@ Plan plan_fisher(const Model& model, const ResolvedSelection& selection, const s
 }
 
 FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen, const std::vector<UnitSums>& sums,
-                            const Windows& windows, const FisherOptions& options, const OnProgress& on_progress,
-                            const ShouldStop& stop) {
+                            const Windows& windows, const FisherOptions& given, const RunControl& control) {
   const at::NoGradGuard no_grad;
+  const FisherOptions options = resumed_options(given, control);
   const PeakMemory memory(options.device);
-  const Clock::time_point begin = Clock::now();
   const Selection &selection = chosen.selection, here = selection.to(options.device);
   const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   const Plan plan = plan_of(program, model, selection, sums, windows, options);
@@ -79,43 +78,52 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
   };
   FisherResult result;
   DiagonalResult& out = result.diagonal;
-  Tensor first;  // samples to repeat in fp64
+  const int64_t b = windows.ids.size(0), n = selection.size();
+  // Samples to repeat in fp64.
+  const Tensor first =
+      at::zeros({sampled ? std::min({check_directions, plan.directions, options.probes}) : 1, n}, at::kDouble);
   {
     const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
     const FisherSampler run = sampler(parameters, windows, options.probes, plan.primal);
     TensorMoments moments(selection, all_of(sums), run.units(), sampled ? Samples::random : Samples::exact);
-    int64_t visited = -1;
+    const Tensor losses = at::zeros({b}, at::kDouble);
+    NamedTensors tensors = moments.all_sums("0");
+    tensors.insert(tensors.end(), {{"losses", losses}, {"first", first}});
     if (options.kind == FisherKind::input_gram)
-      for (const SelectedPart& part : selection.parts())
+      for (const SelectedPart& part : selection.parts()) {
         result.grams.push_back(at::zeros({part.columns, part.columns}, at::kDouble));
-    Progress progress;
-    progress.units = run.units() * (sampled ? (options.probes + run.directions - 1) / run.directions : 1);
-    out.loss = run.run(
-        [&](int64_t unit, const Tensor& sample) {
-          if (stop && stop()) throw Interrupted();
-          const int64_t window = options.kind == FisherKind::batch ? unit * plan.batch : unit;
-          const Tensor z = sample.cpu();
-          require_finite(z, windows.index[static_cast<size_t>(window)]);
-          if (!first.defined()) first = z.slice(0, 0, check_directions).clone();
-          if (unit != visited) moments.begin_visit(visited = unit);
-          moments.add(z);
-          ++progress.done;
-          progress.products += static_cast<double>(z.size(0));
-          progress.seconds = seconds_since(begin);
-          if (on_progress) on_progress(progress);
-        },
-        result.grams.empty() ? nullptr : &result.grams);
-    out.products = static_cast<int64_t>(progress.products);
+        tensors.emplace_back(fmt::format("gram.{}", result.grams.size() - 1), result.grams.back());
+      }
+    Ledger ledger(control, run.units(), options.kind == FisherKind::batch ? 1 : plan.batch);
+    ledger.begin({plan_choices(plan), {}, run.steps(), tensors});
+    run.run([&](int64_t unit) { return ledger.next(unit); },
+            [&](int64_t unit, const Tensor& sample, const Tensor& of_windows) {
+              const int64_t window = options.kind == FisherKind::batch ? unit * plan.batch : unit;
+              const Tensor z = sample.cpu();
+              require_finite(z, windows.index[static_cast<size_t>(window)]);
+              if (ledger.is_first(unit)) {
+                losses.narrow(0, window, of_windows.numel()).copy_(of_windows);
+                moments.begin_visit(unit);
+                if (unit == 0) first.copy_(z.narrow(0, 0, first.size(0)));
+              }
+              moments.add(z);
+              ledger.end(unit, static_cast<double>(z.size(0)));
+            },
+            result.grams.empty() ? nullptr : &result.grams);
+    ledger.finish();
+    out.products = ledger.products();
+    out.seconds = ledger.seconds();
+    out.loss = mean_loss(losses, windows);
+    if (plan.measure_precision) ledger.stop_here();
     for (size_t i = 0; i < sums.size(); ++i)
       out.tensors.push_back({moments.entries[i].bars(), moments.sums[i].bars(), nlohmann::json::object()});
   }
-  out.seconds = seconds_since(begin);
   if (plan.measure_precision) {
-    if (stop && stop()) throw Interrupted();
     const Parameters parameters(model.weights.values, at::kDouble, options.device);
     const Windows some = first_of(windows, options.kind == FisherKind::batch ? plan.batch : 1);
     Tensor exact;
-    sampler(parameters, some, first.size(0), at::kDouble).run([&](int64_t, const Tensor& z) { exact = z.cpu(); });
+    sampler(parameters, some, first.size(0), at::kDouble)
+        .run([](int64_t) { return true; }, [&](int64_t, const Tensor& z, const Tensor&) { exact = z.cpu(); });
     out.precision_error = (first - exact).norm().item<double>() / exact.norm().item<double>();
   }
   out.peak_memory = memory.peak();
@@ -125,7 +133,7 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
                           : fmt::format("{} primal", precision_name(plan.primal));
   out.notes["definition"] = definition(options.kind);
   if (options.kind == FisherKind::batch) {
-    const int64_t b = windows.ids.size(0), batches = (b + plan.batch - 1) / plan.batch;
+    const int64_t batches = (b + plan.batch - 1) / plan.batch;
     out.notes["batches"] = batches;
     out.notes["windows_of_last_batch"] = b - (batches - 1) * plan.batch;
   }

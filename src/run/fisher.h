@@ -27,7 +27,6 @@ struct FisherResult {
 /// sums: one a tensor of the selection. Throws what plan_fisher throws, std::runtime_error where a sample is not finite
 /// (naming the window), Interrupted.
 FisherResult compute_fisher(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
-                            const Windows& windows, const FisherOptions& options, const OnProgress& on_progress = {},
-                            const ShouldStop& stop = {});
+                            const Windows& windows, const FisherOptions& options, const RunControl& control = {});
 
 }  // namespace hesper

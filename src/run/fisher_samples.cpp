@@ -1,6 +1,7 @@
 #include "run/fisher_samples.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "run/primal_batches.h"
 #include "tangent/tangent_pass.h"
@@ -29,45 +30,47 @@ int64_t FisherSampler::units() const {
   return kind == FisherKind::batch ? (b + batch - 1) / batch : b;
 }
 
-double FisherSampler::run(const std::function<void(int64_t, const Tensor&)>& take, Tensors* grams) const {
-  if (kind == FisherKind::input_gram) return run_inputs(take, grams);
-  return is_sampled(kind) ? run_adjoints(take) : run_gradients(take);
+int64_t FisherSampler::steps() const { return is_sampled(kind) ? (probes + directions - 1) / directions : 1; }
+
+void FisherSampler::run(const Wanted& wanted, const Take& take, Tensors* grams) const {
+  if (kind == FisherKind::input_gram) return run_inputs(wanted, take, grams);
+  return is_sampled(kind) ? run_adjoints(wanted, take) : run_gradients(wanted, take);
 }
 
-double FisherSampler::run_adjoints(const std::function<void(int64_t, const Tensor&)>& take) const {
+void FisherSampler::run_adjoints(const Wanted& wanted, const Take& take) const {
   PrimalBatches batches(program, parameters, selection, windows, batch, primal);
   AdjointStart start{kind == FisherKind::token ? AdjointStart::Kind::token_signs : draw, seed, 0, 0, 0};
   for (int64_t s = 0; s < units(); ++s) {
-    const TangentPass pass(program, parameters, selection, batches.tape(s), adjoint_cut_rows(directions));
+    std::optional<TangentPass> pass;
     start.window = windows.index[static_cast<size_t>(s)];
     for (start.first_probe = 0; start.first_probe < probes; start.first_probe += directions) {
+      if (!wanted(s)) continue;
+      if (!pass) pass.emplace(program, parameters, selection, batches.tape(s), adjoint_cut_rows(directions));
       start.count = std::min(directions, probes - start.first_probe);
-      take(s, pass.adjoint(start, batches.place(s)).square_());
+      take(s, pass->adjoint(start, batches.place(s)).square_(), batches.losses().narrow(0, s, 1));
     }
   }
-  return batches.loss();
 }
 
-double FisherSampler::run_gradients(const std::function<void(int64_t, const Tensor&)>& take) const {
+void FisherSampler::run_gradients(const Wanted& wanted, const Take& take) const {
   const int64_t b = windows.ids.size(0), of_unit = kind == FisherKind::batch ? batch : 1;
   PrimalBatches batches(program, parameters, selection, windows, batch, primal);
   for (int64_t unit = 0; unit < units(); ++unit) {
+    if (!wanted(unit)) continue;
     const int64_t first = unit * of_unit, count = std::min(of_unit, b - first);
     const Tensor mine = batches.tape(first).gradient.narrow(0, batches.place(first), count);
-    take(unit, mine.mean(0, true).square_());
+    take(unit, mine.mean(0, true).square_(), batches.losses().narrow(0, first, count));
   }
-  return batches.loss();
 }
 
-double FisherSampler::run_inputs(const std::function<void(int64_t, const Tensor&)>& take, Tensors* grams) const {
+void FisherSampler::run_inputs(const Wanted& wanted, const Take& take, Tensors* grams) const {
   const int64_t b = windows.ids.size(0), tokens = windows.ids.size(1);
   const auto share = static_cast<double>(tokens);
-  Tensor losses = at::zeros({b}, at::kDouble);
   for (int64_t s = 0; s < b; ++s) {
+    if (!wanted(s)) continue;
     const LayerInputs read = run_layer_inputs(
         program, parameters, selection,
         make_tokens(windows.ids.narrow(0, s, 1), windows.labels.narrow(0, s, 1), parameters.device()), primal);
-    losses[s].copy_(read.losses[0]);
     Tensors z;
     for (size_t i = 0; i < selection.parts().size(); ++i) {
       const SelectedPart& part = selection.parts()[i];
@@ -77,9 +80,8 @@ double FisherSampler::run_inputs(const std::function<void(int64_t, const Tensor&
       const Tensor diagonal = x.square().sum(0).div_(share);  // (in)
       z.push_back(diagonal.index_select(0, part.flat.remainder(part.columns)));
     }
-    take(s, at::cat(z).unsqueeze(0));
+    take(s, at::cat(z).unsqueeze(0), read.losses.cpu());
   }
-  return mean_loss(losses, windows);
 }
 
 }  // namespace hesper

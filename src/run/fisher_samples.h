@@ -35,15 +35,19 @@ struct FisherSampler {
 
   /// Windows, or batches of them: what a sample is of.
   int64_t units() const;
-  /// Calls take(unit, z) with z (K, n) fp64, whose mean over samples and units is the diagonal. grams: where given,
-  /// (in, in) fp64 of each part, to which the mean over windows of (1/T) X^T X is added; input_gram only. Returns the
-  /// loss: sum of cross entropies / predicted tokens.
-  double run(const std::function<void(int64_t unit, const Tensor& z)>& take, Tensors* grams = nullptr) const;
+  using Wanted = std::function<bool(int64_t unit)>;
+  using Take = std::function<void(int64_t unit, const Tensor& z, const Tensor& losses)>;
+  /// Calls take(unit, z, losses) with z (K, n) fp64, whose mean over samples and units is the diagonal, and the losses
+  /// of the unit's windows, where wanted(unit), which is asked before every step, says so. grams: where given, (in, in)
+  /// fp64 of each part, to which the mean over windows of (1/T) X^T X is added; input_gram only.
+  void run(const Wanted& wanted, const Take& take, Tensors* grams = nullptr) const;
+  /// Steps of a unit.
+  int64_t steps() const;
 
  private:
-  double run_adjoints(const std::function<void(int64_t, const Tensor&)>& take) const;
-  double run_gradients(const std::function<void(int64_t, const Tensor&)>& take) const;
-  double run_inputs(const std::function<void(int64_t, const Tensor&)>& take, Tensors* grams) const;
+  void run_adjoints(const Wanted& wanted, const Take& take) const;
+  void run_gradients(const Wanted& wanted, const Take& take) const;
+  void run_inputs(const Wanted& wanted, const Take& take, Tensors* grams) const;
 };
 
 }  // namespace hesper

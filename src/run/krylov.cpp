@@ -14,40 +14,49 @@ constexpr int64_t kLargestBlock = 32;
 constexpr int64_t kPilot = 4;  // probes of each window behind V(r)
 constexpr double kInfinite = std::numeric_limits<double>::infinity();
 
+enum class Step { start, join, look, done };
+
 class Growth {
  public:
   Growth(const DiagJob& job, Estimate& e, PrimalBatches& primal, const Parameters& parameters, int64_t directions,
-         const OnChunk& on_chunk)
+         Ledger& ledger, const KrylovState& state)
       : job_(job),
         e_(e),
         primal_(primal),
         parameters_(parameters),
         directions_(directions),
-        on_chunk_(on_chunk),
+        ledger_(ledger),
+        state_(state),
         block_(krylov_block(job.options.probes)) {}
 
-  Tensor run(int64_t room) {
-    Deflation& basis = e_.deflation.emplace(room, size(), options());
-    Tensor next = start();
-    double before = 0;
-    for (int64_t looked = 0, target = block_; basis.room() > 0 && left() >= block_ + kPilot + least_probes;) {
-      const Tensor block = basis.next_block(next);
-      if (block.size(0) == 0) break;  // nothing is left of the mean
-      next = join(block);
-      if (basis.size() < target) continue;
-      const auto [v, needed] = look();
-      e_.basis["variances"].push_back({basis.size(), v});
-      target = 2 * basis.size();
-      if (looked > 0) {
-        const double a = decay(looked, before, basis.size(), v);
-        target = std::min(target, best_basis(a, basis.size(), static_cast<double>(left()), needed));
-        if (target <= basis.size()) break;
+  void run(int64_t room) {
+    const nlohmann::json& at = ledger_.resumed();
+    Deflation& basis = e_.deflation.emplace(at.is_null() ? room : at.at("room").get<int64_t>(), size(), options());
+    target_ = block_;
+    const int64_t rows = resume(at);
+    if (step_ == Step::done) return;
+    Tensor next = step_ == Step::start ? start() : zeros(rows);
+    // A block that joins or a look at the basis, where the run goes on in it.
+    for (bool inside = step_ != Step::start; inside || (basis.room() > 0 && left() >= block_ + kPilot + least_probes);
+         inside = false) {
+      if (!inside || step_ == Step::join) {
+        const Tensor block = inside ? zeros(rows) : basis.next_block(next);
+        if (block.size(0) == 0) break;  // nothing is left of the mean
+        next = join(block);
+        if (basis.size() < target_) continue;
       }
-      looked = basis.size(), before = v;
+      const auto [v, needed] = look(next);
+      e_.basis["variances"].push_back({basis.size(), v});
+      target_ = 2 * basis.size();
+      if (looked_ > 0) {
+        const double a = decay(looked_, before_, basis.size(), v);
+        target_ = std::min(target_, best_basis(a, basis.size(), static_cast<double>(left()), needed));
+        if (target_ <= basis.size()) break;
+      }
+      looked_ = basis.size(), before_ = v;
     }
     e_.basis["vectors"] = basis.size();
     e_.basis["products"] = e_.spent;
-    return first_;
   }
 
  private:
@@ -56,16 +65,39 @@ class Growth {
   at::TensorOptions options() const { return at::device(job_.options.device).dtype(job_.options.precision); }
   Tensor zeros(int64_t rows) const { return at::zeros({rows, size()}, options()); }
 
+  /// Where a snapshot was taken; hands back the rows of its block.
+  int64_t resume(const nlohmann::json& at) {
+    if (at.is_null()) return 0;
+    e_.basis = at.at("basis");
+    e_.spent = at.at("spent").get<int64_t>();
+    e_.deflation->restore(at.at("size").get<int64_t>(), at.at("scale").get<double>());
+    step_ = Step::done;
+    if (!at.contains("step")) return 0;
+    step_ = static_cast<Step>(at.at("step").get<int>());
+    looked_ = at.at("looked").get<int64_t>(), target_ = at.at("target").get<int64_t>();
+    before_ = at.at("before").get<double>();
+    return at.at("rows").get<int64_t>();
+  }
+
+  void begin(Step step, int64_t rows, int64_t products, const NamedTensors& more) {
+    nlohmann::json note = basis_note(e_);
+    note.update({{"step", static_cast<int>(step)},
+                 {"looked", looked_},
+                 {"target", target_},
+                 {"before", before_},
+                 {"rows", rows}});
+    NamedTensors tensors = state_.tensors;
+    tensors.insert(tensors.end(), more.begin(), more.end());
+    ledger_.begin({state_.plan, note, chunks_of(products, directions_), tensors});
+  }
+
   /// f(s, pass, place, first, count) for all windows and chunks of `rows` directions.
   template <class F>
-  void chunks(int64_t rows, F f) {
-    for_windows(job_, e_.group, primal_, parameters_, [&](int64_t s, const TangentPass& pass, int64_t place) {
-      for (int64_t k = 0; k < rows; k += directions_) {
-        const int64_t count = std::min(directions_, rows - k);
-        f(s, pass, place, k, count);
-        on_chunk_(count);
-      }
-    });
+  void chunks(int64_t rows, const Tensor& losses, F f) {
+    for (int64_t s = 0; s < job_.b(); ++s)
+      for_chunks(
+          job_, e_.group, primal_, parameters_, ledger_, losses, s, rows, directions_,
+          [&](const TangentPass& pass, int64_t place, int64_t k, int64_t count) { f(s, pass, place, k, count); });
     e_.spent += rows;
   }
 
@@ -73,14 +105,18 @@ class Growth {
   Tensor start() {
     Tensor mean = zeros(block_);
     const auto number = job_.windows.index[0];
-    chunks(block_, [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
+    begin(Step::start, block_, block_, {{"next", mean}});
+    chunks(block_, state_.losses, [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
       const Tensor v = rademacher(e_.group.selection, job_.options.seed, number, int64_t{basis_probes} + k, count,
                                   job_.options.precision);
       const Tensor h =
           pass.product(Directions::dense(e_.group.selection, v, v.scalar_type()), place, job_.options.curvature);
       require_finite(h, job_.windows.index[static_cast<size_t>(s)]);
       mean.narrow(0, k, count).add_(h, 1 / static_cast<double>(job_.b()));
-      if (s == 0 && k == 0) first_ = h.slice(0, 0, check_directions).cpu().mul(v.slice(0, 0, check_directions));
+      if (s == 0 && k == 0) {
+        const int64_t rows = state_.first.size(0);
+        state_.first.copy_(h.narrow(0, 0, rows).cpu().mul(v.narrow(0, 0, rows)));
+      }
     });
     return mean;
   }
@@ -88,7 +124,8 @@ class Growth {
   /// Products of the block with every window, what is known by them, and the mean that the next block comes from.
   Tensor join(const Tensor& block) {
     Tensor mean = zeros(block.size(0));
-    chunks(block.size(0), [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
+    begin(Step::join, block.size(0), block.size(0), {{"q", e_.deflation->rows()}, {"block", block}, {"next", mean}});
+    chunks(block.size(0), {}, [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
       const Tensor q = block.narrow(0, k, count);
       const Tensor h =
           pass.product(Directions::dense(e_.group.selection, q, q.scalar_type()), place, job_.options.curvature);
@@ -104,10 +141,14 @@ class Growth {
   struct Look {
     double variance, needed;  // V(r); probes that the rule asks for
   };
-  Look look() {
+  /// next: kept for the block after it.
+  Look look(const Tensor& next) {
     TensorMoments pilot(e_.group.selection, e_.all.units, job_.b());
+    NamedTensors kept = pilot.all_sums("pilot");
+    kept.insert(kept.end(), {{"q", e_.deflation->rows()}, {"next", next}});
+    begin(Step::look, next.size(0), kPilot, kept);
     const int64_t first = int64_t{pilot_probes} + e_.spent;
-    chunks(kPilot, [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
+    chunks(kPilot, {}, [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
       if (k == 0) pilot.begin_visit(s);
       pilot.add(
           draw(job_, pass, e_.group.selection, s, place, first + k, count, job_.options.precision, &*e_.deflation).z);
@@ -129,9 +170,12 @@ class Growth {
   PrimalBatches& primal_;
   const Parameters& parameters_;
   int64_t directions_;
-  const OnChunk& on_chunk_;
+  Ledger& ledger_;
+  const KrylovState& state_;
   int64_t block_;
-  Tensor first_;
+  Step step_ = Step::start;          // that a snapshot was taken in
+  int64_t looked_ = 0, target_ = 0;  // sizes of the basis: at the last look, at the next one
+  double before_ = 0;                // V at the last look
 };
 
 }  // namespace
@@ -153,9 +197,15 @@ int64_t best_basis(double a, int64_t r, double left, double needed) {
   return static_cast<int64_t>(std::min(with_all, for_rule));
 }
 
-Tensor grow_basis(const DiagJob& job, Estimate& e, PrimalBatches& primal, const Parameters& parameters,
-                  int64_t directions, int64_t room, const OnChunk& on_chunk) {
-  return Growth(job, e, primal, parameters, directions, on_chunk).run(room);
+void grow_basis(const DiagJob& job, Estimate& e, PrimalBatches& primal, const Parameters& parameters,
+                int64_t directions, int64_t room, Ledger& ledger, const KrylovState& state) {
+  Growth(job, e, primal, parameters, directions, ledger, state).run(room);
+}
+
+nlohmann::json basis_note(const Estimate& e) {
+  const Deflation& d = *e.deflation;
+  return {
+      {"basis", e.basis}, {"spent", e.spent}, {"size", d.size()}, {"room", d.size() + d.room()}, {"scale", d.scale()}};
 }
 
 }  // namespace hesper

@@ -20,13 +20,21 @@ int64_t krylov_block(int64_t products);
 /// The largest basis that a run of `products` a window may want of n weights.
 int64_t most_basis(int64_t products, int64_t n);
 
-/// Called after every chunk of directions with their number; may throw.
-using OnChunk = std::function<void(int64_t directions)>;
+/// What a run by a basis hands to both of its stages.
+struct KrylovState {
+  nlohmann::json plan;   // plan_choices
+  NamedTensors tensors;  // all that is added up beside the basis
+  at::Tensor losses;     // (b) among them
+  at::Tensor first;      // (rows, n) fp64 among them: the first of the start's samples in window 0, v * (H v)
+};
 
-/// Gives `e` its deflation with at most `room` vectors, and its moments the part known from it. Returns the first of
-/// the start's samples in window 0, v * (H v), for the precision error.
-at::Tensor grow_basis(const DiagJob& job, Estimate& e, PrimalBatches& primal, const Parameters& parameters,
-                      int64_t directions, int64_t room, const OnChunk& on_chunk);
+/// Gives `e` its deflation with at most `room` vectors, and its moments the part known from it; goes on in the stage
+/// that the ledger was resumed in.
+void grow_basis(const DiagJob& job, Estimate& e, PrimalBatches& primal, const Parameters& parameters,
+                int64_t directions, int64_t room, Ledger& ledger, const KrylovState& state);
+
+/// What the stage after it needs to find the basis again, beside the rows of the deflation.
+nlohmann::json basis_note(const Estimate& e);
 
 /// Exponent a of V(r) from two sizes, not negative; and the best size as above with `left` products to go, of which the
 /// rule asks for `needed` probes (infinite without a rule).

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <utility>
 
 #include "model/build_program.h"
 #include "run/clock.h"
@@ -26,13 +27,13 @@ constexpr int64_t kMeasuredTokens = 1024;
 /// Sums of one quantity over windows, fp64, in the order of the ledger.
 struct Spread {
   Tensor sum, squares;
-  int64_t windows = 0;
+  explicit Spread(const std::vector<int64_t>& shape)
+      : sum(at::zeros(shape, at::kDouble)), squares(at::zeros(shape, at::kDouble)) {}
   void add(const Tensor& x) {
-    if (windows++ == 0) sum = at::zeros_like(x), squares = at::zeros_like(x);
     sum.add_(x);
     squares.addcmul_(x, x);
   }
-  WithError finish() const {
+  WithError finish(int64_t windows) const {
     const auto b = static_cast<double>(windows);
     WithError out{sum / b, {}};
     if (windows > 1) out.standard_error = (squares / b - out.mean.square()).clamp_min_(0).div_(b - 1).sqrt_();
@@ -48,63 +49,85 @@ std::pair<double, double> mean_of(const Tensor& x) {
 
 /// x (b, ...): the same as Spread of its rows.
 WithError over_windows(const Tensor& x) {
-  Spread spread;
+  Spread spread(x.sizes().slice(1).vec());
   for (int64_t s = 0; s < x.size(0); ++s) spread.add(x[s]);
-  return spread.finish();
+  return spread.finish(x.size(0));
 }
 
-/// Windows of a measured pass.
+/// Windows of a measured pass: whole batches of the primal passes.
 int64_t measured_batch(const Windows& windows, const QuadraticOptions& options) {
-  return std::min(windows.ids.size(0), std::max(options.batch, kMeasuredTokens / windows.ids.size(1)));
+  const int64_t batches = std::max<int64_t>(1, kMeasuredTokens / windows.ids.size(1) / options.batch);
+  return std::min(windows.ids.size(0), batches * options.batch);
+}
+
+/// Windows that go together.
+int64_t batch_of(const Windows& windows, const QuadraticOptions& options) {
+  return options.steps.empty() && !options.actual_each ? options.batch : measured_batch(windows, options);
 }
 
 class Run {
  public:
   Run(const Model& model, const NamedDirections& named, const Windows& windows, const QuadraticOptions& options,
-      const OnProgress& on_progress, const ShouldStop& stop)
+      const RunControl& control)
       : model_(model),
         named_(named),
         windows_(windows),
         options_(options),
-        on_progress_(on_progress),
-        stop_(stop),
-        program_(build_program(model.config(), windows.ids.size(1), options.device)) {
-    const int64_t k = named.count(), steps = static_cast<int64_t>(options.steps.size());
-    const int64_t losses = steps + (options.actual_each ? k : 0);
-    progress_.units = b() * (k + (options.rank ? k : 0) + losses + (losses > 0 ? 1 : 0));
+        program_(build_program(model.config(), windows.ids.size(1), options.device)),
+        ledger_(control, b(), batch_of(windows, options)),
+        gradient_(std::vector<int64_t>{k()}),
+        gauss_newton_(std::vector<int64_t>{k(), k()}),
+        residual_(std::vector<int64_t>{k(), k()}),
+        hessian_(std::vector<int64_t>{k(), k()}) {
+    for (Tensor* t : {&losses_, &first_order_, &second_order_, &base_losses_}) *t = zeros({b()});
+    for (Tensor* t : {&predicted_, &actual_}) *t = zeros({b(), k()});
+    moved_losses_ = zeros({static_cast<int64_t>(options.steps.size()), b()});
+    seconds_ = zeros({3});
+    if (options.rank) proxies_ = {zeros({b(), k()}), zeros({b(), k()}), zeros({b(), k()}), zeros({b(), k()})};
+    // Of a window: its forms, then every loss in turn.
+    const int64_t moved = moved_losses_.size(0) + (options.actual_each ? k() : 0);
+    ledger_.begin({plan_choices(plan_quadratic(model, named, windows, options)), {}, 1 + moved + (moved > 0), sums()});
   }
 
   QuadraticResult result() {
     const PeakMemory memory(options_.device);
     forms();
-    const Clock::time_point actual = Clock::now();
+    mark_ = Clock::now();
     // As stored, each raised to the precision of the pass while it is used.
     const Parameters base(model_.weights.values, model_.weights.values[0].scalar_type(), options_.device);
-    if (!options_.steps.empty() || options_.actual_each) measure_base(base);
-    line(base);
+    if (!options_.steps.empty() || options_.actual_each) measure(base, base_losses_);
+    for (size_t i = 0; i < options_.steps.size(); ++i)
+      measure(moved(base, options_.steps[i], [](const Move&) { return true; }), moved_losses_[static_cast<int64_t>(i)]);
     if (options_.actual_each) each(base);
-    if (options_.rank) rank();
-    out_.actual_seconds = seconds_since(actual);
-    out_.seconds = seconds_since(begin_);
-    out_.mean_loss = out_.losses.mean().item<double>();
+    ledger_.finish();
+    finish();
     out_.peak_memory = memory.peak();
     return std::move(out_);
   }
 
  private:
   int64_t b() const { return windows_.ids.size(0); }
+  int64_t k() const { return named_.count(); }
+  static Tensor zeros(at::IntArrayRef shape) { return at::zeros(shape, at::kDouble); }
+  NamedTensors sums() const {
+    NamedTensors out = {{"losses", losses_},       {"first_order", first_order_}, {"second_order", second_order_},
+                        {"predicted", predicted_}, {"base", base_losses_},        {"moved", moved_losses_},
+                        {"actual", actual_},       {"seconds", seconds_}};
+    for (const auto& [name, spread] : {std::pair{"gradient", &gradient_},
+                                       {"gauss_newton", &gauss_newton_},
+                                       {"residual", &residual_},
+                                       {"hessian", &hessian_}}) {
+      out.emplace_back(name, spread->sum);
+      out.emplace_back(fmt::format("{}.squares", name), spread->squares);
+    }
+    if (options_.rank)
+      for (const auto& [name, part] : kProxies) out.emplace_back(fmt::format("proxy.{}", name), proxies_.*part);
+    return out;
+  }
   std::vector<Unit> measured() const { return make_units(b(), measured_batch(windows_, options_), 1, 1); }
   Tokens tokens(const Unit& unit) const {
     return make_tokens(windows_.ids.narrow(0, unit.first_window, unit.windows),
                        windows_.labels.narrow(0, unit.first_window, unit.windows), options_.device);
-  }
-  /// `directions` of so many windows, by forms or by a measured loss.
-  void done(int64_t directions, int64_t windows, bool forms) {
-    progress_.done += directions * windows;
-    if (forms) progress_.products += static_cast<double>(directions * windows);
-    progress_.seconds = seconds_since(begin_);
-    if (on_progress_) on_progress_(progress_);
-    if (stop_ && stop_()) throw Interrupted();
   }
 
   /// g.d, d'Gd/2 and d'Rd/2 of every window.
@@ -113,35 +136,31 @@ class Run {
     const Directions v = named_.directions(options_.precision, options_.device);
     const Parameters parameters(model_.weights.values, options_.precision, options_.device);
     PrimalBatches primal(program_, parameters, selection, windows_, options_.batch, *options_.primal, &v);
-    Spread gradient, gauss_newton, residual, hessian;
-    first_order_ = at::zeros({b()}, at::kDouble), second_order_ = at::zeros({b()}, at::kDouble);
-    predicted_ = at::zeros({b(), named_.count()}, at::kDouble);
     for (int64_t s = 0; s < b(); ++s) {
+      if (!ledger_.next(s)) continue;
+      const double before = primal.seconds();
       const Tape& tape = primal.tape(s);
+      seconds_[0] += primal.seconds() - before;
       const TangentPass::Forms f = TangentPass(program_, parameters, selection, tape).second_order(v, primal.place(s));
       const Tensor g = tape.gradient[primal.place(s)].cpu(), G = f.gauss_newton.cpu() / 2, R = f.residual.cpu() / 2;
       const Tensor H = G + R;
       require_finite(H, windows_.index[s]);
       require_finite(g, windows_.index[s]);
-      gradient.add(g), gauss_newton.add(G), residual.add(R), hessian.add(H);
+      WindowProxies proxies;
+      if (options_.rank) {
+        const Clock::time_point begin = Clock::now();
+        proxies = window_proxies(program_, parameters, selection, tape, primal.place(s), windows_.index[s], named_);
+        require_finite(proxies.diagonal, windows_.index[s]);
+        seconds_[1] += seconds_since(begin);
+        for (const auto& [name, part] : kProxies) (proxies_.*part)[s].copy_(proxies.*part);
+      }
+      gradient_.add(g), gauss_newton_.add(G), residual_.add(R), hessian_.add(H);
+      losses_[s].copy_(primal.losses()[s]);
       predicted_[s].copy_(g + H.diagonal());
       first_order_[s] = g.sum();
       second_order_[s] = H.sum();
-      done(named_.count(), 1, true);
-      if (!options_.rank) continue;
-      const Clock::time_point proxies = Clock::now();
-      proxies_.push_back(
-          window_proxies(program_, parameters, selection, tape, primal.place(s), windows_.index[s], named_));
-      require_finite(proxies_.back().diagonal, windows_.index[s]);
-      out_.proxy_seconds += seconds_since(proxies);
-      done(named_.count(), 1, true);
+      ledger_.end(s, static_cast<double>(k() * (options_.rank ? 2 : 1)));
     }
-    out_.losses = primal.losses();
-    out_.loss = primal.loss();
-    out_.primal_seconds = primal.seconds();
-    out_.gradient = gradient.finish(), out_.gauss_newton = gauss_newton.finish(), out_.residual = residual.finish();
-    out_.hessian = hessian.finish(), out_.predicted_each = over_windows(predicted_);
-    out_.line_first = over_windows(first_order_), out_.line_second = over_windows(second_order_);
   }
 
   /// w + e times the moves that `wanted` picks, in the wider type of the two.
@@ -157,26 +176,46 @@ class Run {
     return base.with({values.begin(), values.end()});
   }
 
-  void measure(const Unit& unit, const Tensor& losses, Tensor out) {
+  /// Takes the losses of a measured pass: (windows of the unit).
+  void take(const Unit& unit, const Tensor& losses, Tensor out) {
     for (int64_t s = 0; s < unit.windows; ++s) require_finite(losses[s], windows_.index[unit.first_window + s]);
     out.narrow(0, unit.first_window, unit.windows).copy_(losses);
-    done(1, unit.windows, false);
+    seconds_[2] += seconds_since(std::exchange(mark_, Clock::now()));
+    ledger_.end(unit.first_window, 0, unit.windows);
   }
 
-  /// Losses at w in the precision of those that are held against them: what rounding does to both cancels.
-  void measure_base(const Parameters& base) {
-    base_losses_ = at::zeros({b()}, at::kDouble);
+  /// Losses (b) at these weights, all in the precision of those that they are held against: what rounding does to both
+  /// cancels.
+  void measure(const Parameters& parameters, const Tensor& out) {
     for (const Unit& unit : measured())
-      measure(unit, run_forward(program_, base, tokens(unit), options_.precision), base_losses_);
+      if (ledger_.next(unit.first_window, unit.windows))
+        take(unit, run_forward(program_, parameters, tokens(unit), options_.precision), out);
   }
 
-  void line(const Parameters& base) {
-    for (const double e : options_.steps) {
-      const Parameters parameters = moved(base, e, [](const Move&) { return true; });
-      Tensor change = at::zeros({b()}, at::kDouble);
-      for (const Unit& unit : measured())
-        measure(unit, run_forward(program_, parameters, tokens(unit), options_.precision), change);
-      change -= base_losses_;
+  void each(const Parameters& base) {
+    std::vector<std::vector<int>> changed(static_cast<size_t>(k()));
+    for (const Move& move : named_.moves) changed[static_cast<size_t>(move.direction)].push_back(move.parameter);
+    for (const Unit& unit : measured()) {
+      if (ledger_.skip(unit.first_window, k(), unit.windows)) continue;
+      run_variants(
+          program_, base, changed, tokens(unit), options_.precision,
+          [&](int64_t i) { return moved(base, 1, [i](const Move& move) { return move.direction == i; }); },
+          [&](int64_t i, const Tensor& losses) { take(unit, losses, actual_.select(1, i)); },
+          [&](int64_t) { return ledger_.next(unit.first_window, unit.windows); });
+    }
+  }
+
+  void finish() {
+    out_.losses = losses_;
+    out_.loss = mean_loss(losses_, windows_);
+    out_.mean_loss = losses_.mean().item<double>();
+    out_.gradient = gradient_.finish(b()), out_.gauss_newton = gauss_newton_.finish(b());
+    out_.residual = residual_.finish(b()), out_.hessian = hessian_.finish(b());
+    out_.predicted_each = over_windows(predicted_);
+    out_.line_first = over_windows(first_order_), out_.line_second = over_windows(second_order_);
+    for (size_t i = 0; i < options_.steps.size(); ++i) {
+      const double e = options_.steps[i];
+      const Tensor change = moved_losses_[static_cast<int64_t>(i)] - base_losses_;
       const Tensor predicted = e * first_order_ + e * e * second_order_;
       LineStep step{.e = e};
       std::tie(step.predicted, step.predicted_error) = mean_of(predicted);
@@ -184,46 +223,37 @@ class Run {
       step.difference_error = mean_of(change - predicted).second;
       out_.line.push_back(step);
     }
+    const Tensor actual = actual_ - base_losses_.unsqueeze(1);
+    if (options_.actual_each) out_.actual_each = over_windows(actual);
+    if (options_.rank) {
+      out_.ranking = {{"actual", actual}, {"predicted", predicted_}};
+      for (const auto& [name, part] : kProxies) out_.ranking.push_back({name, proxies_.*part});
+      out_.ranking.push_back({"weight_error", at::tensor(named_.norms, at::kDouble).square().unsqueeze(0)});
+    }
+    out_.primal_seconds = seconds_[0].item<double>(), out_.proxy_seconds = seconds_[1].item<double>();
+    out_.actual_seconds = seconds_[2].item<double>();
+    out_.seconds = ledger_.seconds();
   }
 
-  void each(const Parameters& base) {
-    std::vector<std::vector<int>> changed(static_cast<size_t>(named_.count()));
-    for (const Move& move : named_.moves) changed[static_cast<size_t>(move.direction)].push_back(move.parameter);
-    actual_ = at::zeros({b(), named_.count()}, at::kDouble);
-    for (const Unit& unit : measured())
-      run_variants(
-          program_, base, changed, tokens(unit), options_.precision,
-          [&](int64_t k) { return moved(base, 1, [k](const Move& move) { return move.direction == k; }); },
-          [&](int64_t k, const Tensor& losses) { measure(unit, losses, actual_.select(1, k)); });
-    actual_ -= base_losses_.unsqueeze(1);
-    out_.actual_each = over_windows(actual_);
-  }
-
-  void rank() {
-    const auto column = [&](const char* name, Tensor WindowProxies::*part) {
-      Tensors rows;
-      for (const WindowProxies& window : proxies_) rows.push_back(window.*part);
-      out_.ranking.push_back({name, at::stack(rows)});
-    };
-    out_.ranking = {{"actual", actual_}, {"predicted", predicted_}};
-    column("diagonal", &WindowProxies::diagonal), column("gauss_newton", &WindowProxies::gauss_newton);
-    column("fisher", &WindowProxies::fisher), column("output_error", &WindowProxies::output_error);
-    out_.ranking.push_back({"weight_error", at::tensor(named_.norms, at::kDouble).square().unsqueeze(0)});
-  }
+  static constexpr std::pair<const char*, Tensor WindowProxies::*> kProxies[] = {
+      {"diagonal", &WindowProxies::diagonal},
+      {"gauss_newton", &WindowProxies::gauss_newton},
+      {"fisher", &WindowProxies::fisher},
+      {"output_error", &WindowProxies::output_error}};
 
   const Model& model_;
   const NamedDirections& named_;
   const Windows& windows_;
   const QuadraticOptions& options_;
-  const OnProgress& on_progress_;
-  const ShouldStop& stop_;
   const Program program_;
-  const Clock::time_point begin_ = Clock::now();
-  Progress progress_;
-  Tensor first_order_, second_order_;  // (b) of all directions together
-  Tensor base_losses_;                 // (b) at w, as the actual losses are measured
+  Ledger ledger_;
+  Spread gradient_, gauss_newton_, residual_, hessian_;
+  Tensor losses_, first_order_, second_order_;  // (b), the latter of all directions together
+  Tensor base_losses_, moved_losses_;  // (b) at w, as the actual losses are measured; (steps, b) along the line
   Tensor predicted_, actual_;          // (b, K) of each alone
-  std::vector<WindowProxies> proxies_;
+  Tensor seconds_;                     // (3): primal passes, proxies, actual losses
+  WindowProxies proxies_;              // (b, K)
+  Clock::time_point mark_;             // end of the last actual loss
   QuadraticResult out_;
 };
 
@@ -278,11 +308,11 @@ Plan plan_quadratic(const Model& model, const NamedDirections& directions, const
 }
 
 QuadraticResult compute_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,
-                                  const QuadraticOptions& options, const OnProgress& on_progress,
-                                  const ShouldStop& stop) {
+                                  const QuadraticOptions& options, const RunControl& control) {
   const at::NoGradGuard no_grad;
   require_rankable(directions, options);
-  return Run(model, directions, windows, options, on_progress, stop).result();
+  const QuadraticOptions resumed = resumed_options(options, control);
+  return Run(model, directions, windows, resumed, control).result();
 }
 
 }  // namespace hesper

@@ -51,9 +51,8 @@ struct QuadraticResult {
 Plan plan_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,
                     const QuadraticOptions& options);
 
-/// Throws std::runtime_error where a number is not finite (naming the window), an actual loss included.
+/// Throws std::runtime_error where a number is not finite (naming the window), an actual loss included; Interrupted.
 QuadraticResult compute_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,
-                                  const QuadraticOptions& options, const OnProgress& on_progress = {},
-                                  const ShouldStop& stop = {});
+                                  const QuadraticOptions& options, const RunControl& control = {});
 
 }  // namespace hesper

@@ -152,20 +152,6 @@ json line_json(const QuadraticResult& r) {
   return out;
 }
 
-json configuration(const QuadraticJob& job) {
-  return {{"model_sha256", job.model_sha256},
-          {"against_sha256", job.against_sha256},
-          {"group", job.group},
-          {"ids_sha256", ids_sha256(job.windows.ids)},
-          {"labels_sha256", ids_sha256(job.windows.labels)},
-          {"windows", job.windows.index},
-          {"precision", precision_name(job.options.precision)},
-          {"primal_precision", precision_name(*job.options.primal)},
-          {"steps", job.options.steps},
-          {"actual_each", job.options.actual_each},
-          {"rank", job.options.rank}};
-}
-
 json record(const QuadraticJob& job, const QuadraticResult& r) {
   const RunRecord record =
       new_record(job,
@@ -197,6 +183,24 @@ std::string quadratic_name(const QuadraticJob& job) {
   const int64_t seqlen = job.windows.ids.size(1);
   return fmt::format("quadratic_{}_{}_b{}{}", job.against, job.group, job.windows.ids.size(0),
                      seqlen == 2048 ? "" : fmt::format("_T{}", seqlen));
+}
+
+json configuration(const QuadraticJob& job) {
+  return {{"model_sha256", job.model_sha256},
+          {"against_sha256", job.against_sha256},
+          {"group", job.group},
+          {"ids_sha256", ids_sha256(job.windows.ids)},
+          {"labels_sha256", ids_sha256(job.windows.labels)},
+          {"windows", job.windows.index},
+          {"precision", precision_name(job.options.precision)},
+          {"primal_precision", precision_name(*job.options.primal)},
+          {"steps", job.options.steps},
+          {"actual_each", job.options.actual_each},
+          {"rank", job.options.rank}};
+}
+
+fs::path snapshot_file(const fs::path& folder, const QuadraticJob& job) {
+  return with_extension(folder / quadratic_name(job), ".snapshot");
 }
 
 void check_existing(const fs::path& folder, const QuadraticJob& job) {

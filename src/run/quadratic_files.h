@@ -27,6 +27,10 @@ struct QuadraticJob : RunJob {
 
 std::string quadratic_name(const QuadraticJob& job);
 
+/// Where the state of an unfinished run is kept, and the options that it and the result depend on.
+std::filesystem::path snapshot_file(const std::filesystem::path& folder, const QuadraticJob& job);
+nlohmann::json configuration(const QuadraticJob& job);
+
 /// Throws std::invalid_argument where a result of that name was made with another configuration.
 void check_existing(const std::filesystem::path& folder, const QuadraticJob& job);
 

@@ -15,10 +15,12 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr const char* kFormat = "hesper snapshot 1";
+// Names of Before::tensors in the file.
+constexpr std::string_view kBefore = "before/";
+constexpr const char* kFormat = "hesper snapshot 3";
 
 /// Over the metadata and every tensor's name, shape and bytes, by name.
-std::string checksum(const std::string& metadata, std::vector<std::pair<std::string, Tensor>> tensors) {
+std::string checksum(const std::string& metadata, NamedTensors tensors) {
   std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   Sha256 digest;
   const auto add = [&](const std::string& text) { digest.update(std::as_bytes(std::span(text))); };
@@ -64,45 +66,76 @@ const json& Snapshots::configuration() {
   return *configuration_;
 }
 
-std::optional<RunState> Snapshots::load() {
-  remove_temporaries(file_);
-  std::error_code error;
-  if (!fs::exists(file_, error)) return std::nullopt;
+SavedState read_state(const fs::path& path) {
   const auto damaged = [&](const std::string& what) {
-    return std::runtime_error(fmt::format("{}: not a snapshot that can be used ({})", file_.string(), what));
+    return std::runtime_error(fmt::format("{}: not a snapshot that can be used ({})", path.string(), what));
   };
-  const SafetensorsFile file(file_.string());
+  const SafetensorsFile file(path.string());
   const auto& metadata = file.metadata();
   const auto entry = [&](const char* key) {
     const auto found = metadata.find(key);
     return found == metadata.end() ? std::string() : found->second;
   };
   if (entry("format") != kFormat) throw damaged(fmt::format("its format is \"{:.40}\"", entry("format")));
-  RunState state;
+  NamedTensors tensors;
   for (const TensorInfo& info : file.tensors()) {
     if (info.dtype != at::kDouble) throw damaged(fmt::format("tensor {} is not fp64", info.name));
-    state.tensors.emplace_back(info.name, file.view(info.name).clone());
+    tensors.emplace_back(info.name, file.view(info.name).clone());
   }
-  if (checksum(entry("state"), state.tensors) != entry("sha256")) throw damaged("its checksum differs");
-  const json said = json::parse(entry("state"), nullptr, false);
-  if (!said.is_object() || !said["configuration"].is_object() || !said["done"].is_number_integer())
+  if (checksum(entry("state"), tensors) != entry("sha256")) throw damaged("its checksum differs");
+  try {
+    const json said = json::parse(entry("state"));
+    SavedState out{said.at("configuration"), said.at("origin"), {}, {said.at("before"), {}}};
+    out.state.plan = said.at("plan"), out.state.stage = said.at("stage"), out.state.seconds = said.at("seconds");
+    out.state.first = said.at("first"), out.state.end = said.at("end"), out.state.steps = said.at("steps");
+    for (auto& [name, tensor] : tensors) {
+      const bool before = name.starts_with(kBefore);
+      (before ? out.before.tensors : out.state.tensors)
+          .emplace_back(before ? name.substr(kBefore.size()) : name, tensor);
+    }
+    return out;
+  } catch (const json::exception&) {
     throw damaged("its state is not readable");
-  if (const std::string difference = first_difference(said["configuration"], configuration()); !difference.empty())
+  }
+}
+
+void write_state(const fs::path& path, const SavedState& saved) {
+  const RunState& state = saved.state;
+  const std::string said = json{
+      {"configuration", saved.configuration},
+      {"origin", saved.origin},
+      {"plan", state.plan},
+      {"stage", state.stage},
+      {"before", saved.before.note},
+      {"seconds", state.seconds},
+      {"first", state.first},
+      {"end", state.end},
+      {"steps", state.steps}}.dump();
+  NamedTensors tensors;
+  for (const auto& [name, tensor] : state.tensors)
+    tensors.emplace_back(name, tensor.to(at::kCPU, at::kDouble).contiguous());
+  for (const auto& [name, tensor] : saved.before.tensors)
+    tensors.emplace_back(fmt::format("{}{}", kBefore, name), tensor);
+  write_safetensors(path.string(), tensors,
+                    {{"format", kFormat}, {"state", said}, {"sha256", checksum(said, tensors)}});
+}
+
+std::optional<RunState> Snapshots::load() {
+  remove_temporaries(file_);
+  std::error_code error;
+  if (!fs::exists(file_, error)) return std::nullopt;
+  SavedState saved = read_state(file_);
+  if (const std::string difference = first_difference(saved.configuration, configuration()); !difference.empty())
     throw std::invalid_argument(
         fmt::format("{}: snapshot of a run with {}; --overwrite begins anew", file_.string(), difference));
-  state.plan = said["plan"], state.numbers = said["numbers"];
-  state.done = said["done"].get<int64_t>();
-  return state;
+  before = std::move(saved.before);
+  return std::move(saved.state);
 }
 
 bool Snapshots::save(const RunState& state) {
   last_ = Clock::now();
-  const std::string said =
-      json{{"configuration", configuration()}, {"plan", state.plan}, {"done", state.done}, {"numbers", state.numbers}}
-          .dump();
   try {
-    write_safetensors(file_.string(), state.tensors,
-                      {{"format", kFormat}, {"state", said}, {"sha256", checksum(said, state.tensors)}});
+    write_state(file_, {configuration(), origin, state, before});
   } catch (const std::runtime_error& error) {
     if (on_trouble_) on_trouble_(error.what());
     return false;

@@ -114,6 +114,11 @@ std::vector<UnitSums> sums_of(const Model& model, const ResolvedSelection& selec
   return unit_sums(model, selection, 128);
 }
 
+void refuse_parts(const RunControl& control, const char* why) {
+  if (!control.part.whole()) throw std::invalid_argument(fmt::format("--parts: {}", why));
+}
+constexpr const char* kInOrder = "a sweep over b takes the windows in their order, in one run";
+
 /// The caller's own memory in the plan; a GPU's plan has nothing of the CPU's.
 template <class Options>
 Options keeping(Options options, int64_t bytes) {
@@ -161,15 +166,21 @@ Plan plan_sweep_exact(const Model& model, const Selection& selection, const Wind
 }
 
 SweepResult sweep_exact(const Model& model, const Selection& selection, const Windows& windows,
-                        const ExactOptions& options, const OnProgress& on_progress, const ShouldStop& stop) {
+                        const ExactOptions& given, const RunControl& control) {
+  refuse_parts(control, kInOrder);
   const int64_t b = windows.ids.size(0), n = selection.size();
-  require_points("--b", b, "windows");
+  const ExactOptions options = resumed_options(given, control);
+  const Plan plan = plan_sweep_exact(model, selection, windows, options);
   std::map<int64_t, WindowPrefixes> slices;  // by their first row
-  const auto on_rows = [&](int64_t, int64_t begin, const Tensor& rows) {
-    slices.try_emplace(begin, rows.numel(), b).first->second.add(rows.flatten());
-  };
-  const ExactResult r = compute_exact(model, selection, windows, keeping(options, WindowPrefixes::bytes(n * n, b)),
-                                      on_progress, stop, nullptr, on_rows);
+  RunControl inner = control;
+  for (int64_t begin = 0; begin < n; begin += plan.directions) {
+    const auto& slice = slices.try_emplace(begin, std::min(plan.directions, n - begin) * n, b).first->second;
+    const NamedTensors own = slice.sums(fmt::format("prefixes.{}", begin));
+    inner.beside.insert(inner.beside.end(), own.begin(), own.end());
+  }
+  const auto on_rows = [&](int64_t, int64_t begin, const Tensor& rows) { slices.at(begin).add(rows.flatten()); };
+  const ExactResult r =
+      compute_exact(model, selection, windows, keeping(options, WindowPrefixes::bytes(n * n, b)), inner, on_rows);
   SweepResult out;
   Squares squares(b);
   for (const auto& [begin, slice] : slices) squares.add(slice, doublings(b));
@@ -194,19 +205,22 @@ Plan plan_sweep_over_windows(const Model& model, const ResolvedSelection& select
 }
 
 SweepResult sweep_diag_over_windows(const Model& model, const ResolvedSelection& selection, const Windows& windows,
-                                    const DiagSweep& sweep, const OnProgress& on_progress, const ShouldStop& stop) {
+                                    const DiagSweep& sweep, const RunControl& control) {
+  refuse_parts(control, kInOrder);
   const int64_t b = windows.ids.size(0), n = selection.selection.size(), m = sweep.exact ? 1 : sweep.options.probes;
   require_points("--b", b, "windows");
   WindowPrefixes prefixes(n, b);
-  Tensor window = at::zeros({n}, at::kDouble);  // sum over the probes so far
+  const Tensor window = at::zeros({n}, at::kDouble);  // sum over the probes so far
+  RunControl inner = control;
+  inner.beside = prefixes.sums("prefixes");
+  inner.beside.emplace_back("window", window);
   const auto on_samples = [&](size_t, int64_t, int64_t first, const Tensor& z) {
     if (first == 0) window.zero_();
     for (int64_t k = 0; k < z.size(0); ++k) window.add_(z[k]);
     if (first + z.size(0) == m) prefixes.add(window.div_(static_cast<double>(m)));
   };
   const DiagonalResult r = (sweep.exact ? compute_exact_diag : compute_diag)(
-      model, selection, sums_of(model, selection), windows, over_windows(selection, windows, sweep), on_progress, stop,
-      on_samples);
+      model, selection, sums_of(model, selection), windows, over_windows(selection, windows, sweep), inner, on_samples);
   SweepResult out;
   Squares squares(b);
   squares.add(prefixes, doublings(b));
@@ -229,7 +243,7 @@ Plan plan_sweep_over_probes(const Model& model, const ResolvedSelection& selecti
 }
 
 SweepResult sweep_diag_over_probes(const Model& model, const ResolvedSelection& selection, const Windows& windows,
-                                   const DiagSweep& sweep, const OnProgress& on_progress, const ShouldStop& stop) {
+                                   const DiagSweep& sweep, const RunControl& control) {
   const int64_t b = windows.ids.size(0), probes = sweep.options.probes;
   require_points("--probes", probes, "probes");
   const std::vector<UnitSums> sums = sums_of(model, selection);
@@ -237,15 +251,29 @@ SweepResult sweep_diag_over_probes(const Model& model, const ResolvedSelection& 
   out.points = doublings(probes);
   Tensor truth, places;
   if (sweep.truth) {
+    refuse_parts(control, "--truth is a run of all windows before the sweep; without it a sweep over probes has parts");
     places = places_of(*sweep.truth, selection);
-    const DiagonalResult exact = compute_exact_diag(model, *sweep.truth, sums_of(model, *sweep.truth), windows,
-                                                    sweep.options, on_progress, stop);
-    truth = exact.tensors[0].entries.mean;
-    out.notes["truth"] = {{"entries", truth.numel()}, {"seconds", exact.seconds}, {"directions", exact.products}};
-    take(out, exact);
+    Snapshots::Before none;
+    Snapshots::Before& before = control.snapshots ? control.snapshots->before : none;
+    if (before.tensors.empty()) {
+      const DiagonalResult exact =
+          compute_exact_diag(model, *sweep.truth, sums_of(model, *sweep.truth), windows, sweep.options, control);
+      before = {{{"seconds", exact.seconds}, {"directions", exact.products}, {"peak_memory", exact.peak_memory}},
+                {{"truth", exact.tensors[0].entries.mean}}};
+    }
+    truth = before.tensors.at(0).second;
+    out.notes["truth"] = {{"entries", truth.numel()},
+                          {"seconds", before.note.at("seconds")},
+                          {"directions", before.note.at("directions")}};
+    out.seconds = before.note.at("seconds"), out.products = before.note.at("directions");
+    out.peak_memory = before.note.at("peak_memory");
   }
   std::vector<DiagonalMoments> moments;
-  for (size_t i = 0; i < out.points.size(); ++i) moments.emplace_back(entries_of(selection, sweep), b);
+  RunControl inner = control;
+  for (size_t i = 0; i < out.points.size(); ++i) {
+    const NamedTensors own = moments.emplace_back(entries_of(selection, sweep), b).sums(fmt::format("point.{}", i));
+    inner.beside.insert(inner.beside.end(), own.begin(), own.end());
+  }
   const auto on_samples = [&](size_t, int64_t window, int64_t first, const Tensor& all) {
     const Tensor z = places.defined() ? all.index_select(1, places) : all;
     for (size_t i = 0; i < moments.size(); ++i) {
@@ -254,8 +282,7 @@ SweepResult sweep_diag_over_probes(const Model& model, const ResolvedSelection& 
         moments[i].add(z.narrow(0, 0, count));
     }
   };
-  take(out, compute_diag(model, selection, sums, windows, over_probes(selection, windows, sweep), on_progress, stop,
-                         on_samples));
+  take(out, compute_diag(model, selection, sums, windows, over_probes(selection, windows, sweep), inner, on_samples));
 
   std::vector<DiagonalBars> bars;
   for (const DiagonalMoments& m : moments) bars.push_back(m.bars());

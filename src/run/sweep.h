@@ -38,7 +38,7 @@ struct SweepResult : RunOutcome {
 /// Of the exact block of options.curvatures[0], the only one. Throws what compute_exact throws; std::invalid_argument
 /// for fewer than 2 windows, std::runtime_error where the mean over all windows is zero.
 SweepResult sweep_exact(const Model& model, const Selection& selection, const Windows& windows,
-                        const ExactOptions& options, const OnProgress& on_progress = {}, const ShouldStop& stop = {});
+                        const ExactOptions& options, const RunControl& control = {});
 Plan plan_sweep_exact(const Model& model, const Selection& selection, const Windows& windows,
                       const ExactOptions& options);
 
@@ -51,8 +51,7 @@ struct DiagSweep {
 
 /// Of the diagonal of the one selected tensor. Throws what compute_diag and compute_exact_diag throw; as sweep_exact.
 SweepResult sweep_diag_over_windows(const Model& model, const ResolvedSelection& selection, const Windows& windows,
-                                    const DiagSweep& sweep, const OnProgress& on_progress = {},
-                                    const ShouldStop& stop = {});
+                                    const DiagSweep& sweep, const RunControl& control = {});
 
 // Over probes, columns (K all probes of a window, k those of a point), over the entries of the truth where there is
 // one:
@@ -66,8 +65,7 @@ SweepResult sweep_diag_over_windows(const Model& model, const ResolvedSelection&
 /// Against the exact diagonal of these windows. Throws as above; std::invalid_argument for fewer than 2 probes and for
 /// a truth outside the selection.
 SweepResult sweep_diag_over_probes(const Model& model, const ResolvedSelection& selection, const Windows& windows,
-                                   const DiagSweep& sweep, const OnProgress& on_progress = {},
-                                   const ShouldStop& stop = {});
+                                   const DiagSweep& sweep, const RunControl& control = {});
 
 /// Plans of the two: of the estimate, or of the exact diagonals. Throw what the sweeps throw before they begin.
 Plan plan_sweep_over_windows(const Model& model, const ResolvedSelection& selection, const Windows& windows,

@@ -101,28 +101,6 @@ void write_csv(std::ostream& out, const SweepJob& job, const SweepResult& r) {
   }
 }
 
-json configuration(const SweepJob& job) {
-  const EngineOptions& engine = engine_of(job);
-  json out = {{"model_sha256", job.model_sha256},
-              {"ids_sha256", ids_sha256(job.windows.ids)},
-              {"labels_sha256", ids_sha256(job.windows.labels)},
-              {"windows", job.windows.index},
-              {"selection_sha256", selection_sha256(job.selection)},
-              {"over", thing_of(job)},
-              {"of", block_of(job) ? "exact" : "diag"},
-              {"curvature", to_string(curvature_of(job))},
-              {"precision", precision_name(engine.precision, engine.products)},
-              {"primal_precision", engine.primal ? precision_name(*engine.primal) : "auto"}};
-  if (block_of(job)) return out;
-  const DiagSweep& sweep = diagonal_of(job);
-  out["method"] = sweep.exact ? "exact" : to_string(sweep.options.method);
-  out["truth_sha256"] = sweep.truth ? json(selection_sha256(*sweep.truth)) : json();
-  if (sweep.exact) return out;
-  out["probes"] = sweep.options.probes;
-  out["seed"] = sweep.options.seed;
-  return out;
-}
-
 json column_json(const std::vector<double>& values) {
   json out = json::array();
   for (const double value : values) out.push_back(json_number(value));
@@ -159,6 +137,32 @@ std::string sweep_name(const SweepJob& job) {
 
 bool sweep_exists(const fs::path& folder, const SweepJob& job) {
   return fs::exists(with_extension(folder / sweep_name(job), ".json"));
+}
+
+json configuration(const SweepJob& job) {
+  const EngineOptions& engine = engine_of(job);
+  json out = {{"model_sha256", job.model_sha256},
+              {"ids_sha256", ids_sha256(job.windows.ids)},
+              {"labels_sha256", ids_sha256(job.windows.labels)},
+              {"windows", job.windows.index},
+              {"selection_sha256", selection_sha256(job.selection)},
+              {"over", thing_of(job)},
+              {"of", block_of(job) ? "exact" : "diag"},
+              {"curvature", to_string(curvature_of(job))},
+              {"precision", precision_name(engine.precision, engine.products)},
+              {"primal_precision", engine.primal ? precision_name(*engine.primal) : "auto"}};
+  if (block_of(job)) return out;
+  const DiagSweep& sweep = diagonal_of(job);
+  out["method"] = sweep.exact ? "exact" : to_string(sweep.options.method);
+  out["truth_sha256"] = sweep.truth ? json(selection_sha256(*sweep.truth)) : json();
+  if (sweep.exact) return out;
+  out["probes"] = sweep.options.probes;
+  out["seed"] = sweep.options.seed;
+  return out;
+}
+
+fs::path snapshot_file(const fs::path& folder, const SweepJob& job) {
+  return with_extension(folder / sweep_name(job), ".snapshot");
 }
 
 void check_existing(const fs::path& folder, const SweepJob& job) {

@@ -26,6 +26,10 @@ struct SweepJob : RunJob {
 /// Path below the folder of results, without extension.
 std::string sweep_name(const SweepJob& job);
 
+/// Where the state of an unfinished run is kept, and the options that it and the result depend on.
+std::filesystem::path snapshot_file(const std::filesystem::path& folder, const SweepJob& job);
+nlohmann::json configuration(const SweepJob& job);
+
 bool sweep_exists(const std::filesystem::path& folder, const SweepJob& job);
 /// Throws std::invalid_argument where a sweep of that name was made with another configuration.
 void check_existing(const std::filesystem::path& folder, const SweepJob& job);

@@ -1,5 +1,7 @@
 #include "run/tensor_moments.h"
 
+#include <fmt/format.h>
+
 namespace hesper {
 
 TensorMoments::TensorMoments(const Selection& selection, std::vector<const UnitSums*> of, int64_t windows,
@@ -32,6 +34,16 @@ void TensorMoments::shift(int64_t window, const at::Tensor& e) {
     entries[i].shift(window, mine);
     sums[i].shift(window, units[i]->of(mine.unsqueeze(0))[0]);
   }
+}
+
+NamedTensors TensorMoments::all_sums(const std::string& name, bool known) {
+  NamedTensors out;
+  const auto join = [&](const NamedTensors& more) { out.insert(out.end(), more.begin(), more.end()); };
+  for (size_t i = 0; i < entries.size(); ++i) {
+    join(entries[i].sums(fmt::format("{}.{}.entries", name, i), known));
+    join(sums[i].sums(fmt::format("{}.{}.sums", name, i), known));
+  }
+  return out;
 }
 
 std::vector<const UnitSums*> all_of(const std::vector<UnitSums>& sums) {

@@ -17,6 +17,8 @@ struct TensorMoments {
   void begin_visit(int64_t window);
   void add(const at::Tensor& z);                    // z (K, n)
   void shift(int64_t window, const at::Tensor& e);  // e (n)
+  /// Of all, as DiagonalMoments has them.
+  NamedTensors all_sums(const std::string& name, bool known = false);
 };
 
 /// For every one of `sums`.

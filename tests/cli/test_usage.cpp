@@ -69,12 +69,12 @@ TEST_F(Usage, InfoNamesTheBuild) {
 TEST_F(Usage, WrongWords) {
   refused(tool({}), 2, "no command");
   refused(tool({"exakt"}), 2, "exakt: no such command");
-  refused(tool({"merge", "a", "b"}), 2, "merge: not built yet");
+  refused(tool({"merge", "a", "b"}), 2, "--out");
   refused(tool({"exact"}), 2, "--model");
   refused(exact(model, {"--colour", "red"}), 2, "--colour: not expected here; see hesper exact --help");
   refused(exact(model, {"--t", "many"}), 2, "--t");
   refused(exact(model, {"--t"}), 2, "--t");
-  refused(exact(model, {"--parts", "1/2"}), 2, "--parts: not built yet");
+  refused(exact(model, {"--parts", "3/2"}), 2, "--parts 3/2: i/N expected");
   refused(exact(model, {"--snapshot-every", "soon"}), 2, "--snapshot-every soon: a time such as");
   refused(exact(model, {"--vhp_samples", "3"}), 2, "--vhp-samples: not expected here");
   refused(exact(model, {"--precision", "bf16x3"}), 2, "--precision bf16x3: on a GPU only");

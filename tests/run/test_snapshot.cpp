@@ -21,8 +21,8 @@ class SnapshotFile : public testing::Test {
   RunState state() const {
     RunState s;
     s.plan = {{"pass", "gram"}, {"directions", 7}};
-    s.done = 5;
-    s.numbers = {{"seconds", 0.1}};
+    s.stage = {{"step", 5}};
+    s.seconds = 0.1;
     s.tensors = {{"sum", at::arange(12, at::kDouble).view({3, 4}) / 7}, {"none", at::zeros({0}, at::kDouble)}};
     return s;
   }
@@ -36,13 +36,26 @@ TEST_F(SnapshotFile, ComesBackAsItWas) {
   EXPECT_TRUE(snapshots(configuration).save(state()));
   const RunState back = snapshots(configuration).load().value();
   EXPECT_EQ(back.plan, state().plan);
-  EXPECT_EQ(back.done, 5);
-  EXPECT_EQ(back.numbers, state().numbers);
+  EXPECT_EQ(back.stage, state().stage);
+  EXPECT_EQ(back.seconds, 0.1);
   EXPECT_TRUE(at::equal(back.tensor("sum", {3, 4}), state().tensor("sum", {3, 4})));
   EXPECT_EQ(back.tensor("none", {0}).numel(), 0);
   EXPECT_THROW(back.tensor("sum", {4, 3}), std::runtime_error);
   snapshots(configuration).remove();
   EXPECT_FALSE(snapshots(configuration).load());
+}
+
+// What several runs in turn have left goes with the state of each.
+TEST_F(SnapshotFile, KeepsWhatCameBefore) {
+  Snapshots one = snapshots(configuration);
+  one.before = {{{"products", 3}}, {{"mean", at::arange(4, at::kDouble)}}};
+  EXPECT_TRUE(one.save(state()));
+  Snapshots other = snapshots(configuration);
+  EXPECT_EQ(other.load().value().tensors.size(), 2u);
+  EXPECT_EQ(other.before.note, one.before.note);
+  ASSERT_EQ(other.before.tensors.size(), 1u);
+  EXPECT_EQ(other.before.tensors[0].first, "mean");
+  EXPECT_TRUE(at::equal(other.before.tensors[0].second, at::arange(4, at::kDouble)));
 }
 
 TEST_F(SnapshotFile, OfAnotherRunIsRefusedByTheDifference) {
@@ -70,7 +83,7 @@ TEST_F(SnapshotFile, DamagedOneNeverCounts) {
     try {
       const std::optional<RunState> read = snapshots(configuration).load();
       ASSERT_TRUE(read) << i;
-      EXPECT_EQ(read->done, 5) << i;
+      EXPECT_EQ(read->stage, state().stage) << i;
       EXPECT_TRUE(at::equal(read->tensor("sum", {3, 4}), state().tensor("sum", {3, 4}))) << i;
     } catch (const std::runtime_error&) {
     }
