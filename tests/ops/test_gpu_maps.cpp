@@ -10,6 +10,7 @@
 #include "gpu.h"
 #include "ops/activation.h"
 #include "ops/attention.h"
+#include "ops/attention_fused.h"
 #include "ops/cross_entropy.h"
 #include "ops/directions.h"
 #include "ops/fused.h"
@@ -191,7 +192,12 @@ TEST_F(GpuMaps, AttentionMaps) {
                                                                         {2, 1, 1, 64, 1.0, 10.0},
                                                                         {700, 8, 2, 64, 0.05, 1.0}}) {
     SCOPED_TRACE(fmt::format("T {} H {} G {} D {} size {}", length, heads, kv_heads, width, size));
-    const Attention op(0, 1, 2, {heads, kv_heads, width, 1 / std::sqrt(double(width))});
+    const AttentionShape shape{heads, kv_heads, width, 1 / std::sqrt(double(width))};
+    const Tensor there = at::zeros({1}, at::TensorOptions(at::kFloat).device(gpu()));
+    for (const Products products : {Products::bf16x3, Products::tf32, Products::bf16})  // what decides who runs
+      EXPECT_TRUE(attention_fused::serves(shape, there, products));
+    EXPECT_FALSE(attention_fused::serves(shape, there, Products::full));
+    const Attention op(0, 1, 2, shape);
     World(op,
           {random({length, heads * width}) * size, random({length, kv_heads * width}) * size,
            random({length, kv_heads * width})},

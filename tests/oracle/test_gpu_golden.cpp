@@ -6,6 +6,7 @@
 #include "hessian/autograd_engine.h"
 #include "model/build_program.h"
 #include "model/model.h"
+#include "ops/attention_fused.h"
 #include "oracle/golden.h"
 #include "tangent/tangent_pass.h"
 #include "text/shared_data.h"
@@ -90,6 +91,11 @@ void expect_like_the_cpu(const std::string& name) {
     return -1;
   }();
   ASSERT_GE(p, 0);
+  // The kernels run on these models: heads of 32 and 8 are padded to 64.
+  const ModelConfig& c = model.config();
+  EXPECT_TRUE(attention_fused::serves({c.heads, c.kv_heads, c.head_dim, 1.0},
+                                      at::zeros({1}, at::TensorOptions(at::kFloat).device(test::gpu())),
+                                      Products::bf16x3));
   at::manual_seed(1);
   const at::Tensor ids = at::randint(3, model.config().vocab, {1, 100}, at::kLong);
   Selection selection;
