@@ -72,12 +72,12 @@ OpCost Attention::cost(const OpShapes& s) const {
 }
 
 int64_t Attention::scratch_bytes(int64_t tokens, int64_t directions, int64_t element_size, int threads) const {
-  if (!shape_.plain(tokens)) return 2 * device_scratch_bytes(tokens, directions, element_size);
+  if (!shape_.plain(tokens)) return 2 * device_scratch_bytes(tokens, directions, element_size, false);
   return attention_cpu::scratch_bytes(shape_, tokens, directions, element_size, threads);
 }
 
 int64_t Attention::primal_scratch_bytes(int64_t tokens, int64_t sequences, int64_t element_size) const {
-  if (!shape_.plain(tokens)) return device_scratch_bytes(tokens, sequences, element_size);
+  if (!shape_.plain(tokens)) return device_scratch_bytes(tokens, sequences, element_size, false);
   // Scores of a block of rows, and the adjoints of q, k and v: of a sequence each, then of all.
   const int64_t widths = (shape_.heads + 2 * shape_.kv_heads) * shape_.width;
   return attention_cpu::primal_scratch_bytes(tokens, element_size, at::get_num_threads()) +
