@@ -23,9 +23,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         }
       }
     }
-    if (config.family == hesper::Family::llama && config.head_dim <= 1024) {
-      for (const double frequency : hesper::rotary_inverse_frequencies(config, 4096)) {
-        if (!std::isfinite(frequency) || frequency < 0) std::abort();
+    if (config.rotary_dims > 0 && config.rotary_dims <= 1024) {
+      for (const int64_t block : {int64_t{0}, config.blocks - 1}) {
+        for (const double frequency : hesper::rotary_inverse_frequencies(config, 4096, block)) {
+          if (!std::isfinite(frequency) || frequency < 0) std::abort();
+        }
       }
     }
   } catch (const std::runtime_error&) {

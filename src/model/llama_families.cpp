@@ -1,6 +1,7 @@
 // LLaMA and what descends from it.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "model/config_parts.h"
@@ -153,6 +154,12 @@ ModelConfig parse_llama4_config(const ConfigReader& json) {
     const int64_t step = json.integer("interleave_moe_layer_step", 1, max_blocks, 1);
     for (int64_t i = step - 1; i < config.blocks; i += step) config.moe[static_cast<size_t>(i)] = 1;
   }
+
+  // Every expert of every block is a layer of its own, with names of its own.
+  constexpr int64_t max_all_experts = int64_t{1} << 16;
+  const int64_t mixtures = std::count(config.moe.begin(), config.moe.end(), 1);
+  if (mixtures * config.experts > max_all_experts)
+    json.refuse("num_local_experts", fmt::format("in {} blocks are more than {} in all", mixtures, max_all_experts));
 
   const nlohmann::json* listed = json.find("no_rope_layers");
   const auto rotary = listed != nullptr && !listed->empty() ? json.choices("no_rope_layers", config.blocks, {0, 1})

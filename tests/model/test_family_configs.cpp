@@ -159,6 +159,8 @@ TEST(FamilyConfig, llama4_says_block_by_block_what_it_is) {
             "c.json: num_experts_per_tok = 3 is not an integer from 1 to 2");
   EXPECT_EQ(refusal(with(scout, {{"no_rope_layers", {1, 0}}})),
             "c.json: no_rope_layers = [1,0] is not a list of 12 values");
+  EXPECT_EQ(refusal(with(scout, {{"num_local_experts", 4096}, {"num_hidden_layers", 17}})),
+            "c.json: num_local_experts = 4096 in 17 blocks are more than 65536 in all");
   const auto layers = linear_layers(c);
   EXPECT_EQ(layers[4], "feed_forward.experts.0.gate_proj");
   EXPECT_EQ(layers[9], "feed_forward.experts.1.down_proj");
