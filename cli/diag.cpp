@@ -184,7 +184,12 @@ void export_imatrix(Console& console, const DiagonalJob& job, const DiagonalResu
         fmt::format("{} of {} columns had a sum below {:g} of their layer's mean positive one and were given that",
                     columns.raised, columns.columns, least_importance));
   }
-  console.event("imatrix", {{"file", file}, {"columns", columns.columns}, {"raised", columns.raised}});
+  for (const std::string& tensor : columns.left_out) {
+    console.note(fmt::format("{}: no column has a positive sum; left out of the importance matrix", tensor));
+  }
+  console.event(
+      "imatrix",
+      {{"file", file}, {"columns", columns.columns}, {"raised", columns.raised}, {"left_out", columns.left_out}});
 }
 
 void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_line) {

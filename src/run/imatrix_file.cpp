@@ -48,7 +48,8 @@ ImatrixColumns write_imatrix(const std::filesystem::path& path, const DiagonalJo
         result.tensors[i].sums.mean.narrow(0, run.begin, run.count).to(at::kCPU, at::kDouble) / tensor.shape[0];
     const at::Tensor positive = a.gt(0);
     if (!positive.any().item<bool>()) {
-      throw std::runtime_error(fmt::format("{}: no column of {} has a positive sum", path.string(), tensor.name));
+      count.left_out.push_back(tensor.name);
+      continue;
     }
     const double least = least_importance * a.masked_select(positive).mean().item<double>();
     count.columns += a.numel();
@@ -57,6 +58,7 @@ ImatrixColumns write_imatrix(const std::filesystem::path& path, const DiagonalJo
     const float* values = scaled.const_data_ptr<float>();
     sums[name_in_llama_cpp(tensor.name)] = {values, values + scaled.numel()};
   }
+  if (sums.empty()) throw std::runtime_error(fmt::format("{}: no column has a positive sum", path.string()));
   GgufWriter writer;
   writer.add_text("general.type", "imatrix");
   writer.add_texts("imatrix.datasets", {job.data_name});

@@ -9,10 +9,12 @@
 // so that importance matrices of several texts add up as llama.cpp adds them.
 //
 // a_j must be positive, and h has negative entries. Rule: a column whose sum lies below a thousandth of the mean of the
-// positive ones (negative ones do) is given that thousandth; how many were is said. Gauss-Newton diagonals
-// have no negative sums but those of noise.
+// positive ones (negative ones do) is given that thousandth; how many were is said. A layer without a positive column is
+// left out, by name. Gauss-Newton diagonals have no negative sums but those of noise.
 #include <cstdint>
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "run/diagonal_files.h"
 
@@ -25,10 +27,11 @@ inline constexpr double least_importance = 1e-3;  // of the mean over positive c
 void check_imatrix(const DiagonalJob& job);
 
 struct ImatrixColumns {
-  int64_t columns = 0, raised = 0;  // of all tensors
+  int64_t columns = 0, raised = 0;    // of the tensors in the file
+  std::vector<std::string> left_out;  // tensors
 };
 
-/// Throws std::runtime_error where a tensor has no positive column or the file cannot be written.
+/// Throws std::runtime_error where no tensor has a positive column or the file cannot be written.
 ImatrixColumns write_imatrix(const std::filesystem::path& path, const DiagonalJob& job, const DiagonalResult& result);
 
 }  // namespace hesper
