@@ -22,6 +22,7 @@ Action add_sweep(CLI::App& app);
 Action add_plot(CLI::App& app);
 Action add_compare(CLI::App& app);
 Action add_info(CLI::App& app);
+Action add_launch(CLI::App& app);
 Action add_merge(CLI::App& app);
 
 }  // namespace hesper::cli

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 
+#include "processes.h"
 #include "values.h"
 
 namespace hesper::cli {
@@ -17,7 +18,8 @@ void put(const std::string& text) {
 
 }  // namespace
 
-Console::Console(bool quiet, bool json) : quiet_(quiet), json_(json), terminal_(::isatty(STDOUT_FILENO) == 1) {}
+Console::Console(bool quiet, bool json)
+    : quiet_(quiet), json_(json), silent_(process_rank() > 0), terminal_(::isatty(STDOUT_FILENO) == 1) {}
 
 Console::~Console() { end_progress(); }
 
@@ -31,20 +33,20 @@ void Console::line(const std::string& text) {
 }
 
 void Console::result(const std::string& text) {
-  if (json_) return;
+  if (json_ || silent_) return;
   end_progress();
   put(text + "\n");
 }
 
 void Console::event(const std::string& name, nlohmann::json fields) {
-  if (!json_) return;
+  if (!json_ || silent_) return;
   nlohmann::ordered_json out = {{"event", name}};
   for (const auto& [key, value] : fields.items()) out[key] = value;
   put(out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 void Console::progress(const Progress& p) {
-  if (quiet_) return;
+  if (quiet_ || silent_) return;
   const auto now = Clock::now();
   const double since = std::chrono::duration<double>(now - last_).count();
   const bool last = p.done == p.units;

@@ -1,5 +1,6 @@
 #pragma once
-// What the tool says on standard output: text for people, or JSON lines (--json), or nothing but results (--quiet).
+// What the tool says on standard output: text for people, or JSON lines (--json), or nothing but results (--quiet). Of
+// many processes rank 0 alone says it.
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -28,7 +29,9 @@ class Console {
 
  private:
   using Clock = std::chrono::steady_clock;
-  bool quiet_, json_, terminal_;
+  bool quiet_, json_;
+  bool silent_;  // another rank than 0
+  bool terminal_;
   bool open_ = false;  // a progress line without its end
   Clock::time_point last_ = Clock::now();
 };

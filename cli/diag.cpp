@@ -10,6 +10,7 @@
 #include "commands.h"
 #include "diag_flags.h"
 #include "interrupt.h"
+#include "processes.h"
 #include "run/exact_files.h"
 #include "run/imatrix_file.h"
 #include "snapshots.h"
@@ -195,6 +196,7 @@ void export_imatrix(Console& console, const DiagonalJob& job, const DiagonalResu
 void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_line) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
+  check_snapshots(flags);
   DiagOptions options = diag_options(flags);
   catch_interrupts();
   const Model model = open_model(flags, console);
@@ -227,8 +229,9 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
     identify(job, model);
     check_existing(folder, job);
   }
-  check_writable(folder);
+  if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots);
   stop_if_interrupted();
 
   console.line(fmt::format("{}: {}, n = {}, {} windows of {} tokens", job.model_name, say_selection(job.selection),
@@ -239,7 +242,7 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
                          {"directions", plan.directions},
                          {"memory", plan.peak()},
                          {"units", plan.units}});
-  const RunControl control = control_of(flags, console, snapshots);
+  const RunControl control = control_of(flags, console, snapshots, ranks.get());
   const auto computed = result_of(console, [&] {
     if (flags.exact) return compute_exact_diag(model, job.selection, job.sums, job.windows, options, control);
     if (options.method == DiagMethod::automatic)

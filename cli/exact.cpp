@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "flags.h"
 #include "interrupt.h"
+#include "processes.h"
 #include "run/exact_files.h"
 #include "snapshots.h"
 #include "values.h"
@@ -101,10 +102,10 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
   if (options.full_errors && flags.objective == "perplexity") {
     throw std::invalid_argument("--errors full: standard errors are known for --objective cross-entropy only");
   }
-  parse_seconds("--snapshot-every", flags.snapshot_every);
-  if (flags.each_layer && !flags.parts.empty())
+  check_snapshots(flags);
+  if (flags.each_layer && (!flags.parts.empty() || rank_place()))
     throw std::invalid_argument(
-        fmt::format("--parts {}: not with --each-layer; give the layers one by one", flags.parts));
+        "--each-layer: in one process; give the layers one by one to share the windows of each");
   catch_interrupts();
   const Model model = open_model(flags, console);
   stop_if_interrupted();
@@ -133,14 +134,15 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     identify(job, model);
     check_existing(folder, job);
   }
-  check_writable(folder);
+  if (process_rank() == 0) check_writable(folder);
   std::vector<Snapshots> snapshots;
   for (ExactJob& job : jobs) snapshots.push_back(open_snapshots(flags, folder, job, model, console));
   stop_if_interrupted();
 
   for (ExactJob& job : jobs) {
     Snapshots& snapshot = snapshots[static_cast<size_t>(&job - jobs.data())];
-    const RunControl control = control_of(flags, console, snapshot);
+    const std::unique_ptr<Ranks> ranks = meet_ranks(snapshot);
+    const RunControl control = control_of(flags, console, snapshot, ranks.get());
     malloc_trim(0);  // buffers kept from the job before would stand in this one's peak
     const Plan plan = plan_exact(model, job.selection.selection, job.windows, resumed_options(job.options, control));
     console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),

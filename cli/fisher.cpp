@@ -10,6 +10,7 @@
 #include "commands.h"
 #include "flags.h"
 #include "interrupt.h"
+#include "processes.h"
 #include "report/pt_file.h"
 #include "run/diag.h"
 #include "run/exact_files.h"
@@ -136,6 +137,7 @@ void write_grams(const std::filesystem::path& folder, const DiagonalJob& job, co
 void run_fisher(const FisherFlags& flags, const std::vector<std::string>& command_line) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
+  check_snapshots(flags);
   FisherOptions options = fisher_options(flags);
   catch_interrupts();
   const Model model = open_model(flags, console);
@@ -161,8 +163,9 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
     identify(job, model);
     check_existing(folder, job);
   }
-  check_writable(folder);
+  if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots);
   stop_if_interrupted();
 
   console.line(fmt::format("{}: {} of {}, n = {}, {} windows of {} tokens", job.model_name, flags.kind,
@@ -178,7 +181,8 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
                          {"directions", plan.directions},
                          {"memory", plan.peak()}});
   const auto computed = result_of(console, [&] {
-    return compute_fisher(model, job.selection, job.sums, job.windows, options, control_of(flags, console, snapshots));
+    return compute_fisher(model, job.selection, job.sums, job.windows, options,
+                          control_of(flags, console, snapshots, ranks.get()));
   });
   if (!computed) return;
   const FisherResult& result = *computed;

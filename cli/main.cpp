@@ -13,6 +13,7 @@
 
 #include "arguments.h"
 #include "commands.h"
+#include "processes.h"
 #include "run/exact.h"
 #include "values.h"
 
@@ -33,6 +34,7 @@ constexpr Command commands[] = {
     {"fisher", "squared-gradient (Fisher) diagonals, five kinds -> .pt .pdf .png .csv .json", add_fisher},
     {"quadratic", "what a change of the weights costs, to second order, along your own directions", add_quadratic},
     {"sweep", "errors over growing b or growing probes, from one run -> .csv .pdf .png .json", add_sweep},
+    {"launch", "many processes on this host, where torchrun is not installed", add_launch},
     {"check", "hand-written derivatives against autograd and finite differences", add_check},
     {"perplexity", "loss and perplexity of the windows, with standard errors", add_perplexity},
     {"tokenize", "ids of a text", add_tokenize},
@@ -44,7 +46,10 @@ constexpr Command commands[] = {
 };
 
 int say(Exit code, const std::string& message) {
-  fmt::print(stderr, "hesper: {}\n", one_line(message));
+  // What is wrong with the command is wrong for all ranks.
+  const int rank = process_rank();
+  if (rank == 0) fmt::print(stderr, "hesper: {}\n", one_line(message));
+  if (rank > 0 && code == failed) fmt::print(stderr, "hesper: rank {}: {}\n", rank, one_line(message));
   return code;
 }
 

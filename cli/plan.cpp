@@ -47,7 +47,19 @@ Windows blank_windows(const Flags& flags, const ModelConfig& config, Console& co
 
 struct PlanFlags : DiagFlags {
   std::string run = "exact";
+  int64_t ranks = 1;
 };
+
+/// Throws for what one process alone can do, in the words of the run itself.
+void check_ranks(const PlanFlags& flags) {
+  if (flags.ranks == 1 || flags.run == "exact") return;
+  if (flags.method == "krylov" || flags.method == "auto")
+    throw std::invalid_argument(fmt::format("--ranks {}: --method {} is for one process", flags.ranks, flags.method));
+  if (flags.rel_error)
+    throw std::invalid_argument(fmt::format("--ranks {}: --rel-error is for one process", flags.ranks));
+  if (flags.probe_scope == "auto")
+    throw std::invalid_argument(fmt::format("--ranks {}: --probe-scope auto is for one process", flags.ranks));
+}
 
 void check_flags(const PlanFlags& flags) {
   const auto refuse = [&](const std::string& flag, const char* of) {
@@ -91,6 +103,7 @@ void run_plan(const PlanFlags& flags) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
   check_flags(flags);
+  check_ranks(flags);
   const ExactOptions options = exact_options(flags);
   const Model model = open_model(flags, console);
   const Windows windows =
@@ -98,6 +111,14 @@ void run_plan(const PlanFlags& flags) {
   const ResolvedSelection selection =
       select(flags, model, flags.run == "exact" ? Unsaid::first_weights : Unsaid::whole_layer);
   const auto [plan, what] = forecast(flags, model, selection, windows);
+
+  const int64_t batches = (windows.ids.size(0) + plan.batch - 1) / plan.batch;
+  if (flags.ranks > batches)
+    throw std::invalid_argument(
+        fmt::format("--ranks {}: there are only {} batches of windows to share", flags.ranks, batches));
+  // The rank with the most batches ends last.
+  const int64_t most = (batches + flags.ranks - 1) / flags.ranks;
+  const double share = static_cast<double>(most) / static_cast<double>(batches);
 
   const bool measured = plan.precision == plan.primal && plan.products == Products::full;
   const double tangent_rate = product_rate(plan.precision, plan.products, options.device);
@@ -134,6 +155,12 @@ void run_plan(const PlanFlags& flags) {
   row("arithmetic", fmt::format("{} primal, {} tangents", say_flops(plan.primal_flops), say_flops(plan.tangent_flops)));
   row("time", fmt::format("{} if all of it ran as fast as a matrix product does here ({:.0f} GFLOP/s in {})",
                           say_seconds(seconds), tangent_rate, precision_name(plan.precision, plan.products)));
+  if (flags.ranks > 1) {
+    row("ranks", fmt::format("{}: at most {} of {} batches of windows each, so {:.3g} of the work and of that time",
+                             flags.ranks, most, batches, share));
+    row("", fmt::format("each takes the memory above ({} where all are on one host) and hands over its sums at the end",
+                        say_bytes(flags.ranks * plan.peak())));
+  }
   memory["total"] = m.total();
   memory["check"] = plan.check.total();
   memory["writing"] = plan.writing;
@@ -155,7 +182,10 @@ void run_plan(const PlanFlags& flags) {
                          {"units", plan.units},
                          {"primal_flops", plan.primal_flops},
                          {"tangent_flops", plan.tangent_flops},
-                         {"seconds", seconds}});
+                         {"seconds", seconds},
+                         {"ranks", flags.ranks},
+                         {"share_of_a_rank", share},
+                         {"seconds_of_a_rank", share * seconds}});
 }
 
 }  // namespace
@@ -168,6 +198,10 @@ Action add_plan(CLI::App& app) {
   app.add_option("--for", flags->run, "whose plan: exact, or diag with the flags of its estimate")
       ->check(CLI::IsMember({"exact", "diag"}))
       ->capture_default_str();
+  app.add_option("--ranks", flags->ranks, "processes that share the windows (torchrun, hesper launch)")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  group_options(app, "Ranks");
   add_estimate(app, *flags);
   add_exact_engine(app, *flags);
   add_output(app, *flags);

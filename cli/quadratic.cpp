@@ -10,6 +10,7 @@
 #include "flags.h"
 #include "hub.h"
 #include "interrupt.h"
+#include "processes.h"
 #include "run/exact_files.h"
 #include "run/quadratic_files.h"
 #include "run/rank_files.h"
@@ -133,6 +134,7 @@ void report(Console& console, const QuadraticJob& job, const QuadraticResult& r,
 void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& command_line) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
+  check_snapshots(flags);
   QuadraticJob job;
   job.options.device = parse_device(flags.device);
   if (!flags.precision.empty()) job.options.precision = parse_precision("--precision", flags.precision);
@@ -159,15 +161,17 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
   const Plan plan = plan_quadratic(model, job.directions, job.windows, job.options);
   identify(job, model);
   if (!flags.overwrite) check_existing(folder, job);
-  check_writable(folder);
+  if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots);
   stop_if_interrupted();
   console.line(fmt::format("{} to {}: {} direction{} by {}, {} windows of {} tokens", job.model_name, job.against,
                            job.directions.count(), job.directions.count() > 1 ? "s" : "", job.group,
                            job.windows.ids.size(0), job.windows.ids.size(1)));
   console.line(fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
   const auto computed = result_of(console, [&] {
-    return compute_quadratic(model, job.directions, job.windows, job.options, control_of(flags, console, snapshots));
+    return compute_quadratic(model, job.directions, job.windows, job.options,
+                             control_of(flags, console, snapshots, ranks.get()));
   });
   if (!computed) return;
   const QuadraticResult& result = *computed;

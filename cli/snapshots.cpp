@@ -5,14 +5,23 @@
 #include <stdexcept>
 
 #include "interrupt.h"
+#include "processes.h"
 #include "values.h"
 
 namespace hesper::cli {
+
+void check_snapshots(const Flags& flags) {
+  parse_seconds("--snapshot-every", flags.snapshot_every);
+  const Part part = parse_part("--parts", flags.parts);
+  if (!part.whole() && rank_place())
+    throw std::invalid_argument(fmt::format("--parts {}: not with many processes (WORLD_SIZE)", flags.parts));
+}
 
 Snapshots open_snapshots(const Flags& flags, const std::filesystem::path& file,
                          const Snapshots::Configuration& configuration, Console& console) {
   Snapshots out(file, configuration, parse_seconds("--snapshot-every", flags.snapshot_every),
                 [&console](const std::string& trouble) { console.note("no snapshot: " + trouble); });
+  if (process_rank() > 0) return out;  // rank 0 alone reads and writes
   if (flags.overwrite) {
     if (flags.resume) throw std::invalid_argument("--resume: --overwrite begins anew");
     out.remove();
@@ -49,12 +58,13 @@ nlohmann::json origin_of(const Flags& flags, const std::filesystem::path& snapsh
           {"snapshot", snapshot.string()}};
 }
 
-RunControl control_of(const Flags& flags, Console& console, Snapshots& snapshots) {
+RunControl control_of(const Flags& flags, Console& console, Snapshots& snapshots, Ranks* ranks) {
   RunControl out;
   out.on_progress = [&console](const Progress& p) { console.progress(p); };
   out.stop = interrupted;
   out.snapshots = &snapshots;
   out.part = parse_part("--parts", flags.parts);
+  out.ranks = ranks;
   return out;
 }
 

@@ -8,6 +8,9 @@
 
 namespace hesper::cli {
 
+/// Throws std::invalid_argument for a --snapshot-every or --parts that says nothing, before anything is made.
+void check_snapshots(const Flags& flags);
+
 /// With what is in `file` as Snapshots::from, unless --overwrite begins anew. A damaged file is told and left out, with
 /// --resume refused. console outlives the snapshots. Throws as Snapshots::load does; std::invalid_argument for --resume
 /// without a file.
@@ -38,7 +41,7 @@ Snapshots open_snapshots(const Flags& flags, const std::filesystem::path& folder
 }
 
 /// What a run is told by this process: progress to the console, interrupts, its snapshots and its part.
-RunControl control_of(const Flags& flags, Console& console, Snapshots& snapshots);
+RunControl control_of(const Flags& flags, Console& console, Snapshots& snapshots, Ranks* ranks);
 
 /// run(), or nothing where this process has done its part only, which is told.
 template <class Run>

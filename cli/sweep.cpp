@@ -8,6 +8,7 @@
 #include "commands.h"
 #include "flags.h"
 #include "interrupt.h"
+#include "processes.h"
 #include "run/exact_files.h"
 #include "run/result_files.h"
 #include "run/sweep_files.h"
@@ -115,6 +116,7 @@ void report(Console& console, const SweepJob& job, const SweepResult& r, const P
 void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_line) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
+  check_snapshots(flags);
   check_flags(flags);
   ExactOptions engine = exact_options(flags);
   catch_interrupts();
@@ -144,8 +146,9 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
     identify(job, model);
     check_existing(folder, job);
   }
-  check_writable(folder);
+  if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots);
   stop_if_interrupted();
 
   console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
@@ -156,7 +159,8 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
                          {"directions", plan.directions},
                          {"memory", plan.peak()},
                          {"units", plan.units}});
-  const auto computed = result_of(console, [&] { return compute(model, job, control_of(flags, console, snapshots)); });
+  const auto computed =
+      result_of(console, [&] { return compute(model, job, control_of(flags, console, snapshots, ranks.get())); });
   if (!computed) return;
   const SweepResult& result = *computed;
   identify(job, model);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "files/read_file.h"
+#include "processes.h"
 #include "report/compare.h"
 #include "run/precision_choice.h"
 
@@ -86,7 +87,7 @@ Part parse_part(const std::string& flag, const std::string& text) {
 
 at::Device parse_device(const std::string& text) {
   if (text == "cpu") return at::kCPU;
-  const std::optional<int> index = text == "cuda"              ? 0
+  const std::optional<int> index = text == "cuda"              ? local_rank()
                                    : text.starts_with("cuda:") ? number<int>(std::string_view(text).substr(5))
                                                                : std::nullopt;
   if (!index || *index < 0) refuse("--device {}: cpu, cuda or cuda:0, cuda:1, .. expected", text);

@@ -158,8 +158,9 @@ DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& se
                                  const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
                                  const RunControl& control) {
   const at::NoGradGuard no_grad;
-  if (!control.part.whole())
-    throw std::invalid_argument("--parts: --method auto decides by a pilot; hutchinson and split have parts");
+  if (const std::string by = control.shared_by(); !by.empty())
+    throw std::invalid_argument(
+        fmt::format("{}: --method auto decides by a pilot, in one process; hutchinson and split can be shared", by));
   if (options.rule)
     for (size_t i = 0; i < sums.size(); ++i)
       check_rule(*options.rule, sums[i], selection.tensors[i].name, windows.ids.size(0));

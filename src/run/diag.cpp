@@ -68,15 +68,16 @@ void read_round(Estimate& e, const nlohmann::json& note) {
   e.outcome = note.at("outcome").get<std::string>();
 }
 
-/// Parts see their own windows only: what looks at all of them on the way cannot be done in parts.
-void refuse_parts(const DiagOptions& options, const RunControl& control) {
-  if (control.part.whole()) return;
+/// A part sees its own windows only: what looks at all of them on the way is for one process.
+void refuse_shares(const DiagOptions& options, const RunControl& control) {
+  const std::string by = control.shared_by();
+  if (by.empty()) return;
+  const auto refuse = [&](const char* why) { throw std::invalid_argument(fmt::format("{}: {}", by, why)); };
   if (options.method == DiagMethod::krylov)
-    throw std::invalid_argument(
-        "--parts: --method krylov grows its basis from all windows; hutchinson and split have parts");
-  if (options.rule) throw std::invalid_argument("--parts: --rel-error looks at all windows; --probes K has parts");
+    refuse("--method krylov grows its basis from all windows, in one process; hutchinson and split can be shared");
+  if (options.rule) refuse("--rel-error looks at all windows, in one process; --probes K can be shared");
   if (options.scope == ProbeScope::automatic)
-    throw std::invalid_argument("--parts: --probe-scope auto decides by a pilot; layer and joint have parts");
+    refuse("--probe-scope auto decides by a pilot, in one process; layer and joint can be shared");
 }
 
 /// The group's results, in their places.
@@ -116,7 +117,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
                             const Windows& windows, const DiagOptions& given, const RunControl& control,
                             const OnSamples& on_samples) {
   const at::NoGradGuard no_grad;
-  refuse_parts(given, control);
+  refuse_shares(given, control);
   const bool krylov = given.method == DiagMethod::krylov, several = selection.tensors.size() > 1;
   if (krylov && several && given.scope == ProbeScope::layer) {
     Snapshots::Before none;

@@ -161,9 +161,9 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
         ledger.end(s, static_cast<double>((unit.end - unit.begin) * together), together);
       }
     }
-    result.products = ledger.products();
   }
   ledger.finish();
+  result.products = ledger.products();
   release_free_memory();
   result.seconds = ledger.seconds();
   result.primal_seconds = totals.primal_seconds.item<double>();

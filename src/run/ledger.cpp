@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <thread>
 
 namespace hesper {
 
@@ -14,26 +15,58 @@ std::vector<Unit> make_units(int64_t windows, int64_t batch, int64_t n, int64_t 
   return units;
 }
 
+namespace {
+
+/// Boundary `number` of `of` shares: whole batches, shares of work as equal as they allow.
+int64_t boundary(const std::vector<double>& work, int64_t number, int64_t of) {
+  double total = 0, before = 0;
+  for (const double w : work) total += w;
+  if (number == 0) return 0;
+  int64_t batches = 0;
+  for (const double w : work) {
+    before += w;
+    if (before * static_cast<double>(of) > total * static_cast<double>(number)) break;
+    ++batches;
+  }
+  return batches;
+}
+
+}  // namespace
+
+std::string RunControl::shared_by() const {
+  if (ranks) return fmt::format("WORLD_SIZE {}", ranks->world());
+  return part.whole() ? "" : fmt::format("--parts {}/{}", part.number, part.of);
+}
+
 Ledger::Ledger(const RunControl& control, int64_t items, int64_t together)
     : control_(control),
       done_(at::zeros({items}, at::kDouble)),
       products_(at::zeros({}, at::kDouble)),
+      elsewhere_(at::zeros({items}, at::kDouble)),
       met_(static_cast<size_t>(items), 0) {
+  if (control.snapshots) from_.swap(control.snapshots->from);
+  if (from_) {
+    resumed_ = from_->stage;
+    before_ = from_->seconds;
+  }
   const int64_t batches = (items + together - 1) / together;
-  const auto [number, of] = control.part;
+  const int64_t of = control.ranks ? control.ranks->world() : control.part.of;
+  const int64_t number = control.ranks ? control.ranks->rank() + 1 : control.part.number;
   if (of > batches) {
     const std::string things = together > 1 ? fmt::format("batch{} of {} windows", batches > 1 ? "es" : "", together)
                                             : std::string(batches > 1 ? "windows" : "window");
-    throw std::invalid_argument(fmt::format("--parts {}/{}: there {} only {} {} to share", number, of,
+    throw std::invalid_argument(fmt::format("{}: there {} only {} {} to share", control.shared_by(),
                                             batches > 1 ? "are" : "is", batches, things));
   }
-  first_ = batches * (number - 1) / of * together;
-  end_ = std::min(batches * number / of * together, items);
-  if (!control.snapshots) return;
-  from_.swap(control.snapshots->from);
-  if (!from_) return;
-  resumed_ = from_->stage;
-  before_ = from_->seconds;
+  // Ranks share what is left; a part is the same whatever is done of it.
+  std::vector<double> work(static_cast<size_t>(batches), 1);
+  if (control.ranks && from_) {
+    const Tensor left = from_->steps - from_->tensor("done", {items});
+    for (int64_t i = 0; i < batches; ++i)
+      work[static_cast<size_t>(i)] = left.slice(0, i * together, (i + 1) * together).sum().item<double>();
+  }
+  first_ = boundary(work, number - 1, of) * together;
+  end_ = number == of ? items : std::min(boundary(work, number, of) * together, items);
 }
 
 void Ledger::begin(Stage stage) {
@@ -44,24 +77,27 @@ void Ledger::begin(Stage stage) {
   done_.zero_();
   progress_.units += stage_.steps * (end_ - first_);
   if (!from_) return;
-  for (auto& [name, tensor] : stage_.tensors) tensor.copy_(from_->tensor(name, tensor.sizes()));
+  if (control_.ranks && !control_.ranks->conducts())
+    elsewhere_.copy_(from_->tensor("done", done_.sizes()));
+  else
+    for (auto& [name, tensor] : stage_.tensors) tensor.copy_(from_->tensor(name, tensor.sizes()));
   from_.reset();  // as large as the tensors
 }
 
 bool Ledger::next(int64_t item, int64_t count) {
   if (!is_mine(item)) return false;
   for (int64_t i = item; i < item + count; ++i) ++met_[static_cast<size_t>(i)];
-  if (met_[static_cast<size_t>(item)] <= done_.const_data_ptr<double>()[item]) {
+  if (static_cast<double>(met_[static_cast<size_t>(item)]) <= done(item)) {
     progress_.done += count;
     return false;
   }
-  stop_here();
+  if (!control_.ranks) stop_here();
   return true;
 }
 
 bool Ledger::skip(int64_t item, int64_t steps, int64_t count) {
   if (!is_mine(item)) return true;
-  if (static_cast<double>(met_[static_cast<size_t>(item)] + steps) > done_.const_data_ptr<double>()[item]) return false;
+  if (static_cast<double>(met_[static_cast<size_t>(item)] + steps) > done(item)) return false;
   for (int64_t i = item; i < item + count; ++i) met_[static_cast<size_t>(i)] += steps;
   progress_.done += steps * count;
   return true;
@@ -71,10 +107,16 @@ void Ledger::end(int64_t item, double products, int64_t count) {
   done_.narrow(0, item, count).add_(1);
   progress_.done += count;
   tell(products);
+  if (!control_.ranks)
+    save_if_due();
+  else if (met_[static_cast<size_t>(item)] == stage_.steps)
+    meet();
 }
 
 void Ledger::inside(double products) {
   tell(products);
+  if (control_.ranks) return;
+  save_if_due();
   stop_here();
 }
 
@@ -83,10 +125,54 @@ void Ledger::tell(double products) {
   progress_.products = products_.item<double>();
   progress_.seconds = seconds();
   if (control_.on_progress) control_.on_progress(progress_);
+}
+
+void Ledger::save_if_due() {
   if (control_.snapshots && control_.snapshots->due()) save();
 }
 
+void Ledger::meet() {
+  Ranks& ranks = *control_.ranks;
+  const bool stop = control_.stop && control_.stop();
+  if (!ranks.conducts()) {
+    if (stop) ranks.ask_to_stop();
+    return follow(ranks.look());
+  }
+  const Ranks::Order order = stop || ranks.asked_to_stop()                     ? Ranks::Order::stop
+                             : control_.snapshots && control_.snapshots->due() ? Ranks::Order::snapshot
+                                                                               : Ranks::Order::none;
+  if (order == Ranks::Order::none) return;
+  ranks.give(order);
+  follow(order);
+}
+
+// Whatever the order is, rank 0 has all sums then.
+void Ledger::follow(Ranks::Order order) {
+  if (order == Ranks::Order::none) return;
+  Ranks& ranks = *control_.ranks;
+  if (!ranks.conducts()) elsewhere_.add_(done_);
+  for (const auto& [name, tensor] : stage_.tensors) ranks.hand_over(tensor);
+  if (order == Ranks::Order::snapshot) {
+    if (ranks.conducts()) save();
+    return;
+  }
+  ranks.leave();
+  if (order == Ranks::Order::stop)
+    throw ranks.conducts() && control_.snapshots && save() ? Interrupted(control_.snapshots->file()) : Interrupted();
+  if (!ranks.conducts()) throw PartDone({});
+}
+
 void Ledger::finish() {
+  if (control_.ranks) {
+    Ranks& ranks = *control_.ranks;
+    ranks.ready();
+    while (!ranks.conducts() || !ranks.all_ready()) {
+      meet();
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    ranks.give(Ranks::Order::finish);
+    follow(Ranks::Order::finish);
+  }
   if (control_.part.whole()) return;
   const std::filesystem::path& file = control_.snapshots->file();
   if (!save()) throw std::runtime_error(fmt::format("cannot write {}", file.string()));

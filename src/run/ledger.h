@@ -34,7 +34,7 @@ class Ledger {
   };
 
   /// Takes control.snapshots->from. together: items of a batch, which one process does. `control` outlives it. Throws
-  /// std::invalid_argument where there are fewer batches than parts.
+  /// std::invalid_argument where there are fewer batches than parts or ranks.
   Ledger(const RunControl& control, int64_t items, int64_t together = 1);
 
   /// The note of the stage that the run goes on in; null where it begins.
@@ -57,8 +57,8 @@ class Ledger {
   /// more. As between steps.
   void inside(double products);
 
-  /// After all steps. Throws PartDone where this process had a part only, std::runtime_error where its file cannot be
-  /// written.
+  /// After all steps: of many ranks rank 0 has the sums of all. Throws PartDone where this process had a part only or
+  /// is another rank, std::runtime_error where the part's file cannot be written.
   void finish();
 
   /// Throws Interrupted, the state saved, where the run is to stop.
@@ -69,7 +69,13 @@ class Ledger {
 
  private:
   bool is_mine(int64_t item) const { return first_ <= item && item < end_; }
+  double done(int64_t item) const {
+    return done_.const_data_ptr<double>()[item] + elsewhere_.const_data_ptr<double>()[item];
+  }
   bool save();
+  void save_if_due();
+  void meet();
+  void follow(Ranks::Order order);
   void tell(double products);
 
   const RunControl& control_;
@@ -78,6 +84,7 @@ class Ledger {
   nlohmann::json resumed_;
   Stage stage_;
   Tensor done_, products_;    // (items) steps of this stage that are done; ()
+  Tensor elsewhere_;          // (items) steps whose sums are in rank 0
   std::vector<int64_t> met_;  // steps of this stage, done or passed over
   Progress progress_;
   double before_ = 0;  // seconds of those who came before

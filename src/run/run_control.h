@@ -4,6 +4,7 @@
 #include <functional>
 #include <stdexcept>
 
+#include "run/ranks.h"
 #include "run/snapshot.h"
 
 namespace hesper {
@@ -43,8 +44,14 @@ struct RunControl {
   Snapshots* snapshots = nullptr;
   /// Other than the whole: the run ends with PartDone, its sums in snapshots->file(), which merge_parts joins.
   Part part = {};
+  /// The processes that share the run's items, with a snapshot between windows: where it is not rank 0, the run ends
+  /// with PartDone. A later run may have another number of them.
+  Ranks* ranks = nullptr;
   /// What a caller adds up beside the run, from what it is handed: part of the state.
   NamedTensors beside = {};
+
+  /// What the items are shared by, for a refusal: "--parts 1/4", "WORLD_SIZE 4"; empty where this process has them all.
+  std::string shared_by() const;
 };
 
 }  // namespace hesper

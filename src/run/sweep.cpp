@@ -114,10 +114,11 @@ std::vector<UnitSums> sums_of(const Model& model, const ResolvedSelection& selec
   return unit_sums(model, selection, 128);
 }
 
-void refuse_parts(const RunControl& control, const char* why) {
-  if (!control.part.whole()) throw std::invalid_argument(fmt::format("--parts: {}", why));
+void refuse_shares(const RunControl& control, const char* why) {
+  if (const std::string by = control.shared_by(); !by.empty())
+    throw std::invalid_argument(fmt::format("{}: {}", by, why));
 }
-constexpr const char* kInOrder = "a sweep over b takes the windows in their order, in one run";
+constexpr const char* kInOrder = "a sweep over b takes the windows in their order, in one process";
 
 /// The caller's own memory in the plan; a GPU's plan has nothing of the CPU's.
 template <class Options>
@@ -167,7 +168,7 @@ Plan plan_sweep_exact(const Model& model, const Selection& selection, const Wind
 
 SweepResult sweep_exact(const Model& model, const Selection& selection, const Windows& windows,
                         const ExactOptions& given, const RunControl& control) {
-  refuse_parts(control, kInOrder);
+  refuse_shares(control, kInOrder);
   const int64_t b = windows.ids.size(0), n = selection.size();
   const ExactOptions options = resumed_options(given, control);
   const Plan plan = plan_sweep_exact(model, selection, windows, options);
@@ -206,7 +207,7 @@ Plan plan_sweep_over_windows(const Model& model, const ResolvedSelection& select
 
 SweepResult sweep_diag_over_windows(const Model& model, const ResolvedSelection& selection, const Windows& windows,
                                     const DiagSweep& sweep, const RunControl& control) {
-  refuse_parts(control, kInOrder);
+  refuse_shares(control, kInOrder);
   const int64_t b = windows.ids.size(0), n = selection.selection.size(), m = sweep.exact ? 1 : sweep.options.probes;
   require_points("--b", b, "windows");
   WindowPrefixes prefixes(n, b);
@@ -251,7 +252,8 @@ SweepResult sweep_diag_over_probes(const Model& model, const ResolvedSelection& 
   out.points = doublings(probes);
   Tensor truth, places;
   if (sweep.truth) {
-    refuse_parts(control, "--truth is a run of all windows before the sweep; without it a sweep over probes has parts");
+    refuse_shares(control,
+                  "--truth is a run before the sweep, in one process; without it a sweep over probes can be shared");
     places = places_of(*sweep.truth, selection);
     Snapshots::Before none;
     Snapshots::Before& before = control.snapshots ? control.snapshots->before : none;

@@ -36,6 +36,16 @@ TEST_F(PlanTool, OfADiagonalIsTheRunsOwn) {
   EXPECT_NE(text.out.find("5 probes of each window, by hutchinson"), std::string::npos) << text.out;
 }
 
+// The rank with most windows ends last.
+TEST_F(PlanTool, OfRanks) {
+  const int64_t b = golden.ids.size(0);
+  const auto plan = last_event(tool("plan", {"--for", "diag", "--probes", "5", "--ranks", "2", "--json"}), "plan");
+  EXPECT_EQ(plan["ranks"], 2);
+  EXPECT_DOUBLE_EQ(plan["share_of_a_rank"].get<double>(), static_cast<double>((b + 1) / 2) / static_cast<double>(b));
+  expect_refusal(tool("plan", {"--for", "diag", "--ranks", "50"}), 2, "--ranks 50: there are only");
+  expect_refusal(tool("plan", {"--for", "diag", "--method", "krylov", "--ranks", "2"}), 2, "krylov is for one process");
+}
+
 TEST_F(PlanTool, ContradictingFlags) {
   expect_refusal(tool("plan", {"--probes", "5"}), 2, "--probes: of diagonals, but --for is exact");
   expect_refusal(tool("plan", {"--exact"}), 2, "--exact: of diagonals");

@@ -170,23 +170,23 @@ TEST_F(Parts, OrderedStagesHaveNone) {
   };
   const auto diag = [&](const RunControl& c) { compute_diag(model, one, sums(one), windows, options, c); };
   options.method = DiagMethod::krylov;
-  EXPECT_NE(refusal(diag).find("--parts: --method krylov"), std::string::npos);
+  EXPECT_NE(refusal(diag).find("--parts 1/2: --method krylov"), std::string::npos);
   options = {};
   options.rule = StopRule{};
-  EXPECT_NE(refusal(diag).find("--parts: --rel-error"), std::string::npos);
+  EXPECT_NE(refusal(diag).find("--parts 1/2: --rel-error"), std::string::npos);
   options = {};
   options.scope = ProbeScope::automatic;
-  EXPECT_NE(refusal(diag).find("--parts: --probe-scope auto"), std::string::npos);
+  EXPECT_NE(refusal(diag).find("--parts 1/2: --probe-scope auto"), std::string::npos);
   options = {};
   options.method = DiagMethod::automatic;
   EXPECT_NE(refusal([&](const RunControl& c) {
               compute_auto_diag(model, one, sums(one), windows, options, c);
-            }).find("--parts: --method auto"),
+            }).find("--parts 1/2: --method auto"),
             std::string::npos);
   DiagSweep sweep;
   EXPECT_NE(refusal([&](const RunControl& c) {
               sweep_diag_over_windows(model, one, windows, sweep, c);
-            }).find("--parts: a sweep over b"),
+            }).find("--parts 1/2: a sweep over b"),
             std::string::npos);
   const auto too_many = [&](RunControl c) {
     c.part = {1, 6};

@@ -1,0 +1,65 @@
+#pragma once
+// The processes of one run, by PyTorch's c10d: Gloo carries the sums, which are in the memory of the hosts whatever the
+// device of the passes. torchrun's environment says who is who:
+//   RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT    of rank 0 .. WORLD_SIZE - 1; where rank 0 (or torchrun itself)
+//   listens
+// Rank 0 conducts: it gives orders one after another (a snapshot, stop, finish), which the others look for between two
+// windows. Every rank shows that it lives once a second; one that has not for 20 s is told by its number.
+#include <ATen/ATen.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace hesper {
+
+struct RankPlace {
+  int rank = 0, world = 1;
+  std::string address;
+  int port = 0;
+  bool agent_listens = false;  // torchrun's own store is at that address
+  std::string prefix;          // of the keys in it
+};
+/// nullopt where WORLD_SIZE is 1 or is not set; throws std::invalid_argument where the rest is missing or wrong.
+std::optional<RankPlace> rank_place();
+
+class Ranks {
+ public:
+  enum class Order { none, snapshot, stop, finish };
+  using OnDeath = std::function<void(const std::string& what)>;
+
+  /// Waits until all have come, 5 minutes at most. on_death: called once on a thread of its own where a rank has died,
+  /// with one line that names it; not expected to come back. Throws std::runtime_error.
+  Ranks(const RankPlace& place, OnDeath on_death);
+  ~Ranks();
+  Ranks(const Ranks&) = delete;
+  Ranks& operator=(const Ranks&) = delete;
+
+  int rank() const { return place_.rank; }
+  int world() const { return place_.world; }
+  bool conducts() const { return place_.rank == 0; }
+
+  /// Rank 0's text, for all.
+  std::string share(const std::string& text);
+  /// Moves what all have added up to rank 0: there t becomes the sum over the ranks, elsewhere zero. fp64 on the CPU.
+  void hand_over(at::Tensor t);
+
+  void give(Order order);  // rank 0
+  Order look();            // others: the next order, or none
+  void ready();            // all: no more steps
+  bool all_ready();
+  void ask_to_stop();
+  bool asked_to_stop();
+  /// After the last order: this rank may end, and watches no more. Who ends without it has died.
+  void leave();
+
+ private:
+  struct Wires;
+  RankPlace place_;
+  std::unique_ptr<Wires> wires_;
+  int64_t next_order_ = 0, shared_ = 0;
+  bool asked_ = false;
+};
+
+}  // namespace hesper
