@@ -46,10 +46,11 @@ TEST(WindowPrefixes, DisjointSetsSeeTheErrorSharedWindowsDoNot) {
     WindowPrefixes prefixes(5, b);
     const at::Tensor y = at::randn({b, 5}, at::kDouble);
     for (int64_t s = 0; s < b; ++s) prefixes.add(y[s]);
+    const auto disjoint = prefixes.disjoint();
     for (size_t level = 0; level < 4; ++level) {
       to_all[level] += prefixes.squared_distance(int64_t{1} << level) / (5 * runs);
-      for (const double d : prefixes.disjoint()[level])
-        sets[level] += d / static_cast<double>(prefixes.disjoint()[level].size()) / (5 * runs);
+      for (const double d : disjoint[level])
+        sets[level] += d / static_cast<double>(disjoint[level].size()) / (5 * runs);
     }
   }
   for (size_t level = 0; level < 4; ++level) {

@@ -17,10 +17,11 @@ struct Quantiles {
 };
 constexpr Quantiles kNormal{1.0, 1.95996}, kNine{1.0593, 2.26216};
 
-/// Hits of `runs` runs, each with chance `p`: within 3.3 standard deviations (0.1% two-sided).
+/// Hits of `runs` runs, each with chance `p`: within 4.4 standard deviations, 1e-5 two-sided, so that the 110
+/// comparisons of this file together have 0.1%.
 void expect_binomial(int64_t hits, int64_t runs, double p, const std::string& what) {
   const double n = static_cast<double>(runs), away = (static_cast<double>(hits) - n * p) / std::sqrt(n * p * (1 - p));
-  EXPECT_LE(std::abs(away), 3.3) << what << ": " << hits << " of " << runs << ", " << p << " expected";
+  EXPECT_LE(std::abs(away), 4.4) << what << ": " << hits << " of " << runs << ", " << p << " expected";
 }
 
 /// How often |error| <= quantile x bar, entry by entry.
@@ -98,6 +99,7 @@ class Bars : public testing::TestWithParam<bool> {};
 TEST_P(Bars, ProbeDataAndTotal) {
   const bool deflated = GetParam();
   const Corpus corpus = make_corpus();
+  at::manual_seed(13);  // of the draws below, whatever the runs above took
   const at::Tensor diagonals = corpus.diagonals();
   ASSERT_LT(diagonals.mean(0).min().item<double>(), 0);  // indefinite
   ASSERT_GT(diagonals.mean(0).max().item<double>(), 0);
