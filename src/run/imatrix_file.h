@@ -9,8 +9,8 @@
 // so that importance matrices of several texts add up as llama.cpp adds them.
 //
 // a_j must be positive, and h has negative entries. Rule: a column whose sum lies below a thousandth of the mean of the
-// positive ones (negative ones do) is given that thousandth; how many were is said. A layer without a positive column is
-// left out, by name. Gauss-Newton diagonals have no negative sums but those of noise.
+// positive ones (negative ones do) is given that thousandth; how many were is said. A layer without a positive column
+// is left out, by name. Gauss-Newton diagonals have no negative sums but those of noise.
 #include <cstdint>
 #include <filesystem>
 #include <string>

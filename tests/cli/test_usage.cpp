@@ -78,7 +78,8 @@ TEST_F(Usage, WrongWords) {
   refused(exact(model, {"--snapshot-every", "soon"}), 2, "--snapshot-every soon: a time such as");
   refused(exact(model, {"--vhp_samples", "3"}), 2, "--vhp-samples: not expected here");
   refused(exact(model, {"--precision", "bf16x3"}), 2, "--precision bf16x3: on a GPU only");
-  refused(exact(model, {"--precision", "int8"}), 2, "fp64, fp32, bf16x3, tf32, bf16, auto or an error between 0 and 1 expected");
+  refused(exact(model, {"--precision", "int8"}), 2,
+          "fp64, fp32, bf16x3, tf32, bf16, auto or an error between 0 and 1 expected");
   refused(exact(model, {"--objective", "accuracy"}), 2, "--objective");
   refused(exact(model, {"--memory-limit", "much"}), 2, "--memory-limit much");
   refused(exact(model, {"--threads", "0"}), 2, "--threads");
