@@ -169,7 +169,8 @@ TEST_F(Diag, MethodsSayWhatTheyDid) {
 
 TEST_F(Diag, InterruptedLeavesASnapshotAlone) {
   const std::string script =
-      "\"$@\" >.out 2>.err & tool=$!; for i in $(seq 600); do grep -q two-pass .out && break; sleep 0.1; done; "
+      "rm -f .out; \"$@\" >.out 2>.err & tool=$!; for i in $(seq 600); do grep -q two-pass .out && break; sleep 0.1; "
+      "done; "
       "kill -$SIGNAL $tool; wait $tool";
   for (const char* signal : {"INT", "TERM"}) {
     const Outcome outcome = run_tool(folder.path,

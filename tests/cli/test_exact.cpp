@@ -222,7 +222,8 @@ TEST_F(Exact, PlotDrawsASavedResult) {
 // One direction at a time over 3,712 weights takes long; the signal comes once the plan has been said.
 TEST_F(Exact, InterruptedLeavesASnapshotAlone) {
   const std::string script =
-      "\"$@\" >.out 2>.err & tool=$!; for i in $(seq 600); do grep -q two-pass .out && break; sleep 0.1; done; "
+      "rm -f .out; \"$@\" >.out 2>.err & tool=$!; for i in $(seq 600); do grep -q two-pass .out && break; sleep 0.1; "
+      "done; "
       "kill -$SIGNAL $tool; wait $tool";
   for (const char* signal : {"INT", "TERM"}) {
     const Outcome outcome =

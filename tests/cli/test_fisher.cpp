@@ -102,7 +102,8 @@ TEST_F(FisherTool, WrongUsageAndBadInput) {
 // A million probes take long; the signal comes once the plan has been said.
 TEST_F(FisherTool, InterruptedLeavesASnapshotAlone) {
   const std::string script =
-      "\"$@\" >.out 2>.err & tool=$!; for i in $(seq 600); do grep -q 'at once' .out && break; sleep 0.1; done; "
+      "rm -f .out; \"$@\" >.out 2>.err & tool=$!; for i in $(seq 600); do grep -q 'at once' .out && break; sleep 0.1; "
+      "done; "
       "kill -INT $tool; wait $tool";
   const Outcome outcome = run_tool(folder.path,
                                    {"fisher", "--model", golden.folder, "--token-ids", "ids.npy", "--kind", "token",

@@ -94,7 +94,8 @@ TEST_F(SweepTool, BadInput) {
 
 TEST_F(SweepTool, InterruptedLeavesASnapshotAlone) {
   const std::string script =
-      "\"$@\" >.out 2>.err & tool=$!; for i in $(seq 600); do grep -q two-pass .out && break; sleep 0.1; done; "
+      "rm -f .out; \"$@\" >.out 2>.err & tool=$!; for i in $(seq 600); do grep -q two-pass .out && break; sleep 0.1; "
+      "done; "
       "kill -INT $tool; wait $tool";
   const Outcome outcome = run_tool(folder.path,
                                    {"sweep", "--model", golden.folder, "--token-ids", "ids.npy", "--over", "probes",
