@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "hub.h"
+#include "refuse.h"
 #include "run/device_memory.h"
 #include "run/exact_files.h"
 #include "run/precision_choice.h"
@@ -19,11 +20,6 @@ namespace hesper::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-template <typename... Args>
-[[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) {
-  throw std::invalid_argument(fmt::format(format, std::forward<Args>(args)...));
-}
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 #include "flags.h"
 #include "interrupt.h"
 #include "processes.h"
+#include "refuse.h"
 #include "run/exact_files.h"
 #include "run/result_files.h"
 #include "run/sweep_files.h"
@@ -23,11 +24,6 @@ struct SweepFlags : Flags {
   std::optional<int64_t> probes;
   bool exact = false;
 };
-
-template <typename... Args>
-[[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) {
-  throw std::invalid_argument(fmt::format(format, std::forward<Args>(args)...));
-}
 
 /// --for; a sweep over probes can only be one of a diagonal.
 bool of_diagonal(const SweepFlags& flags) { return flags.of == "diag" || (flags.of.empty() && flags.over == "probes"); }

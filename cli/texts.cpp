@@ -11,6 +11,7 @@
 #include "flags.h"
 #include "hub.h"
 #include "hub/dataset_files.h"
+#include "refuse.h"
 #include "text/corpus.h"
 #include "text/ids_cache.h"
 #include "text/rows.h"
@@ -19,11 +20,6 @@ namespace hesper::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-template <typename... Args>
-[[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) {
-  throw std::invalid_argument(fmt::format(format, std::forward<Args>(args)...));
-}
 
 constexpr const char* wikitext_id = "Salesforce/wikitext";
 const std::map<std::string, std::string> wikitext_configs = {{"wikitext2", "wikitext-2-raw-v1"},

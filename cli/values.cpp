@@ -14,16 +14,12 @@
 
 #include "files/read_file.h"
 #include "processes.h"
+#include "refuse.h"
 #include "report/compare.h"
 #include "run/precision_choice.h"
 
 namespace hesper::cli {
 namespace {
-
-template <typename... Args>
-[[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) {
-  throw std::invalid_argument(fmt::format(format, std::forward<Args>(args)...));
-}
 
 // The whole of `text` as a number.
 template <typename T>

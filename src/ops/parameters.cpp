@@ -28,6 +28,12 @@ Tensor Parameters::get(int p, at::ScalarType dtype) const {
   return (exact ? kept_[p] : stored_[p].to(device_)).to(dtype);
 }
 
+Parameters Parameters::with(Products products) const {
+  Parameters out = *this;
+  out.products_ = products;
+  return out;
+}
+
 Parameters Parameters::with(const std::vector<std::pair<int, Tensor>>& replaced) const {
   Parameters out = *this;
   for (const auto& [p, value] : replaced) {

@@ -22,6 +22,8 @@ class Parameters {
 
   /// Parameter `p` in `dtype`.
   Tensor get(int p, at::ScalarType dtype) const;
+  /// The same parameters, multiplied in another way.
+  Parameters with(Products products) const;
   /// The same parameters with some replaced (autograd engine, finite differences).
   Parameters with(const std::vector<std::pair<int, Tensor>>& replaced) const;
 

@@ -12,6 +12,7 @@
 #include "run/exact_totals.h"
 #include "run/memory.h"
 #include "run/primal_batches.h"
+#include "run/streamed_weights.h"
 #include "tangent/tangent_pass.h"
 
 namespace hesper {

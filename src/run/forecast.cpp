@@ -7,6 +7,7 @@
 #include "ops/fused.h"
 #include "ops/parameters.h"
 #include "primal/primal.h"
+#include "run/streamed_weights.h"
 #include "tangent/tangent_pass.h"
 
 namespace hesper {
@@ -321,29 +322,6 @@ int64_t heap_holes(int64_t bytes) {
 }
 
 }  // namespace
-
-std::vector<int> weight_order(const Program& program) {
-  std::vector<int> out;
-  for (const auto& op : program.ops())
-    for (int p : op->parameters)
-      if (p >= 0 && !op->inputs.empty()) out.push_back(p);  // an embedding takes rows from the file
-  out.push_back(program.cross_entropy().table);
-  return out;
-}
-
-int64_t bytes_in_flight(const Program& program, const std::vector<std::vector<int64_t>>& shapes,
-                        const std::vector<at::ScalarType>& stored) {
-  const auto bytes = [&](int p) { return p < 0 ? 0 : c10::multiply_integers(shapes[p]) * bytes_of(stored[p]); };
-  int64_t most = bytes(program.cross_entropy().table);
-  for (const Segment& s : program.segments()) {
-    int64_t mine = 0;
-    for (int i = s.begin; i < s.end; ++i)
-      if (!program.ops()[i]->inputs.empty())
-        for (int p : program.ops()[i]->parameters) mine += bytes(p);
-    most = std::max(most, mine);
-  }
-  return 2 * most;
-}
 
 Memory forecast_memory(const RunShapes& r, const RunForm& form) {
   const Walk w(r);

@@ -69,12 +69,6 @@ struct RunFlops {
   double form = 0, form_pairs = 0, head_pairs = 0;  // Gram: a direction; a pair of directions
 };
 
-/// Parameters in the order in which a pass that goes up asks for them, and the bytes of those of two blocks, as stored:
-/// what is on a GPU and on its way there where weights are streamed.
-std::vector<int> weight_order(const Program& program);
-int64_t bytes_in_flight(const Program& program, const std::vector<std::vector<int64_t>>& shapes,
-                        const std::vector<at::ScalarType>& stored);
-
 Memory forecast_memory(const RunShapes& shapes, const RunForm& form);
 RunFlops count_flops(const RunShapes& shapes);
 

@@ -83,17 +83,6 @@ PlanRequest plan_request(const Program& program, const Model& model, const Selec
   return r;
 }
 
-Parameters make_parameters(const Model& model, const Program& program, at::ScalarType precision, Products products,
-                           at::Device device, const RunForm& form) {
-  const Tensors& values = model.weights.values;
-  if (!form.streamed) return Parameters(values, precision, device, products);
-  std::vector<std::vector<int64_t>> shapes;
-  std::vector<at::ScalarType> stored;
-  for (const at::Tensor& value : values) shapes.push_back(value.sizes().vec()), stored.push_back(value.scalar_type());
-  return Parameters::streamed(values, precision, device, products, weight_order(program),
-                              bytes_in_flight(program, shapes, stored));
-}
-
 int64_t precision_columns(int64_t n) { return std::min(n, std::max<int64_t>(4, n / 16)); }
 
 Plan make_plan(const PlanRequest& r) {

@@ -6,7 +6,6 @@
 #include <string>
 
 #include "model/model.h"
-#include "ops/parameters.h"
 #include "run/forecast.h"
 #include "text/windows.h"
 
@@ -57,10 +56,6 @@ struct Plan : RunForm {  // directions: all n for the Gram pass
 /// What a run asks for before it says what it is; both references outlive the request.
 PlanRequest plan_request(const Program& program, const Model& model, const Selection& selection, const Windows& windows,
                          const EngineOptions& options);
-
-/// The model's parameters as the plan wants them: kept on the device, or streamed.
-Parameters make_parameters(const Model& model, const Program& program, at::ScalarType precision, Products products,
-                           at::Device device, const RunForm& form);
 
 /// Columns at a time in the fp64 repeat: it is short, and K columns keep K tangents of every block in fp64.
 inline constexpr int64_t check_directions = 2;

@@ -81,12 +81,14 @@ std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& 
     const Tape tape = run_primal(program, wide, there, tokens, at::kDouble);
     exact = products(TangentPass(program, wide, there, tape), at::kDouble, check_directions);
   }
+  // All but the last work in fp32, over one tape.
+  const Parameters low(model.weights.values, at::kFloat, device);
+  const Tape tape = run_primal(program, low, there, tokens, at::kDouble);
   std::vector<PrecisionTrial> trials;
   for (const TangentPrecision& precision : tangent_precisions(device)) {
     trials.push_back({precision});
     if (precision.working == at::kDouble) break;
-    const Parameters parameters(model.weights.values, precision.working, device, precision.products);
-    const Tape tape = run_primal(program, parameters, there, tokens, at::kDouble);
+    const Parameters parameters = low.with(precision.products);
     const TangentPass pass(program, parameters, there, tape);
     const auto forms = pass.second_order(Directions::units(there, 0, there.size(), precision.working), 0);
     for (const Tensor& h :
