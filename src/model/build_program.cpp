@@ -12,10 +12,14 @@ AttentionShape attention_shape(const ModelConfig& c, int64_t block) {
   return shape;
 }
 
-Program build_program(const ModelConfig& config, int64_t seqlen, at::Device device) {
+Program build_program(const ModelConfig& config, int64_t seqlen, at::ArrayRef<at::Device> devices) {
   std::vector<std::string> names;
-  for (const ParameterSpec& spec : parameter_table(config)) names.push_back(spec.name);
-  Program program(std::move(names), device);
+  std::vector<int64_t> sizes;
+  for (const ParameterSpec& spec : parameter_table(config)) {
+    names.push_back(spec.name);
+    sizes.push_back(c10::multiply_integers(spec.shape));
+  }
+  Program program(std::move(names));
   switch (config.family) {
     case Family::opt:
       write_opt(program, config);
@@ -36,6 +40,7 @@ Program build_program(const ModelConfig& config, int64_t seqlen, at::Device devi
       write_llama4(program, config, seqlen);
       break;
   }
+  program.place(devices, sizes);
   return program;
 }
 

@@ -6,8 +6,9 @@
 namespace hesper {
 
 /// The program of `config` for windows of `seqlen` tokens (rotary tables have that many rows). Parameter numbers follow
-/// parameter_table(config). device: of the passes that will run it.
-Program build_program(const ModelConfig& config, int64_t seqlen, at::Device device = at::kCPU);
+/// parameter_table(config). devices: those that will run it, a part of the blocks each.
+Program build_program(const ModelConfig& config, int64_t seqlen,
+                      at::ArrayRef<at::Device> devices = at::Device(at::kCPU));
 
 void write_opt(Program& program, const ModelConfig& config);
 void write_gpt2(Program& program, const ModelConfig& config);

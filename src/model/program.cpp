@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 #include <stdexcept>
 
@@ -10,8 +11,7 @@
 
 namespace hesper {
 
-Program::Program(std::vector<std::string> parameter_names, at::Device device)
-    : names_(std::move(parameter_names)), device_(device) {
+Program::Program(std::vector<std::string> parameter_names) : names_(std::move(parameter_names)) {
   for (size_t i = 0; i < names_.size(); ++i) numbers_.emplace(names_[i], static_cast<int>(i));
 }
 
@@ -52,13 +52,13 @@ int Program::rms_norm(int x, const std::string& layer, double eps, int64_t heads
 int Program::activation(int x, Phi phi) { return append<Activation>(x, phi); }
 int Program::gated_activation(int a, int u, Phi phi) { return append<GatedActivation>(a, u, phi); }
 int Program::add(int a, int b) { return append<Add>(a, b); }
-int Program::scale(int x, const std::vector<double>& factors) { return append<Scale>(x, factors, device_); }
+int Program::scale(int x, const std::vector<double>& factors) { return append<Scale>(x, factors); }
 int Program::channels(int x, int64_t width, int64_t begin, int64_t end) {
   return append<Channels>(x, width, begin, end);
 }
 int Program::rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, int64_t head_dim,
                     Rotary::Pairs pairs) {
-  return append<Rotary>(x, inverse_frequencies, tokens, device_, head_dim, pairs);
+  return append<Rotary>(x, inverse_frequencies, tokens, head_dim, pairs);
 }
 int Program::expert_input(int h, int logits, int64_t experts, int64_t slot) {
   return append<ExpertInput>(h, logits, experts, slot);
@@ -73,6 +73,37 @@ int Program::attention(int q, int k, int v, AttentionShape shape) { return appen
 void Program::head(int x, const std::string& table, double softcap) {
   head_ = std::make_unique<CrossEntropyHead>(x, required(table), softcap);
   cut_segments();
+}
+
+void Program::place(at::ArrayRef<at::Device> devices, const std::vector<int64_t>& sizes) {
+  std::vector<double> size(segments_.size());
+  for (size_t s = 0; s < segments_.size(); ++s)
+    for (int i = segments_[s].begin; i < segments_[s].end; ++i)
+      for (int p : ops_[i]->parameters)
+        if (p >= 0 && !ops_[i]->inputs.empty()) size[s] += static_cast<double>(sizes[p]);
+  size.back() += static_cast<double>(sizes[head_->table]);
+  const double each = std::accumulate(size.begin(), size.end(), 0.0) / static_cast<double>(devices.size());
+  double before = 0;  // of the segments that have been dealt
+  size_t device = 0;
+  for (size_t s = 0; s < segments_.size(); ++s) {
+    const bool last = s + 1 == segments_.size();
+    // The middle of the segment decides.
+    if (segments_[s].token_local)
+      device =
+          last ? devices.size() - 1 : std::min(devices.size() - 1, static_cast<size_t>((before + size[s] / 2) / each));
+    segments_[s].device = devices[device];
+    for (int i = segments_[s].begin; i < segments_[s].end; ++i) ops_[i]->place(segments_[s].device);
+    before += size[s];
+  }
+}
+
+std::vector<at::Device> Program::parameter_devices() const {
+  std::vector<at::Device> out(names_.size(), segments_.front().device);
+  for (const auto& op : ops_)
+    for (int p : op->parameters)
+      if (p >= 0) out[p] = op->device;
+  out[head_->table] = head_device();
+  return out;
 }
 
 void Program::cut_segments() {

@@ -26,12 +26,13 @@ struct Segment {
   std::vector<int> inputs;   // values made outside and read here
   std::vector<int> outputs;  // values made here and read later (by an op or the head)
   std::vector<int> last;     // inputs that no later segment reads
+  at::Device device = at::kCPU;
 };
 
 class Program {
  public:
-  /// Number of each parameter, in the order of parameter_table(config); the device of the passes.
-  explicit Program(std::vector<std::string> parameter_names, at::Device device = at::kCPU);
+  /// Number of each parameter, in the order of parameter_table(config).
+  explicit Program(std::vector<std::string> parameter_names);
 
   // The calls a family is written with. Names are the checkpoint's; a missing "NAME.bias" is allowed where said.
   int token_embedding(const std::string& table);
@@ -54,10 +55,18 @@ class Program {
   int attention(int q, int k, int v, AttentionShape shape);
   void head(int x, const std::string& table, double softcap = 0);  // closes the program
 
+  /// Deals the segments to devices, in their order: each is given parameters of about the same number of entries
+  /// (sizes: by parameter). A token-local segment stays with the attention that follows it, an embedding with the first
+  /// device, the head with the last. Of a closed program.
+  void place(at::ArrayRef<at::Device> devices, const std::vector<int64_t>& sizes);
+
   const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
   const CrossEntropyHead& cross_entropy() const { return *head_; }
   const std::vector<Segment>& segments() const { return segments_; }
   int values() const { return values_; }
+  at::Device head_device() const { return segments_.back().device; }
+  /// Of each parameter: of the last op that multiplies by it.
+  std::vector<at::Device> parameter_devices() const;
   const std::vector<std::string>& parameter_names() const { return names_; }
   /// Parameter number; -1 where the model has none of that name.
   int parameter(const std::string& name) const;
@@ -70,7 +79,6 @@ class Program {
 
   std::vector<std::string> names_;
   std::map<std::string, int> numbers_;
-  at::Device device_;
   std::vector<std::unique_ptr<Op>> ops_;
   std::unique_ptr<CrossEntropyHead> head_;
   std::vector<Segment> segments_;

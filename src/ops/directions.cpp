@@ -32,12 +32,12 @@ Directions Directions::units(const Selection& selection, int64_t begin, int64_t 
 Directions Directions::dense(const Selection& selection, const Tensor& v, at::ScalarType dtype) {
   Directions d;
   d.count_ = v.size(0);
-  d.v_ = v.to(selection.size() > 0 ? selection.parts()[0].flat.device() : v.device());
+  d.v_ = v;
   d.dtype_ = dtype;
   for (const SelectedPart& part : selection.parts()) {
     Start s{.parameter = part.parameter, .width = part.columns, .reach = d.count_};
     s.rows = part.rows, s.cols = part.cols;
-    const Tensor mine = d.v_.narrow(1, part.begin, part.size).to(dtype);
+    const Tensor mine = v.narrow(1, part.begin, part.size).to(part.flat.device(), dtype);
     const int64_t r = part.rows.numel(), c = part.cols.numel();
     if (part.whole) {
       s.values = mine.reshape({d.count_, r, c});
@@ -194,7 +194,8 @@ Tensor Directions::project_rows(int parameter, const Tensor& ids, const Tensor& 
 }
 
 Tensor Directions::apply(const Tensor& m) const {
-  return v_.defined() ? v_.to(at::kDouble).matmul(m.to(at::kDouble)) : m.narrow(0, begin_, count_).to(at::kDouble);
+  return v_.defined() ? v_.to(m.device(), at::kDouble).matmul(m.to(at::kDouble))
+                      : m.narrow(0, begin_, count_).to(at::kDouble);
 }
 
 }  // namespace hesper

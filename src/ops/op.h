@@ -38,6 +38,10 @@ struct Tokens {
   Tokens cut(int64_t s, int64_t begin, int64_t length) const;
   /// (m) int64, ascending: the rows that carry loss, the only ones the head has to see.
   Tensor counted() const { return weights.nonzero().squeeze(1); }
+  /// The same tokens with their tensors on `device`.
+  Tokens to(at::Device device) const {
+    return {sequences, length, offset, ids.to(device), targets.to(device), weights.to(device)};
+  }
   /// (rows, width) as (B, T, width).
   Tensor per_sequence(const Tensor& t) const { return t.view({sequences, length, t.size(-1)}); }
 };
@@ -148,7 +152,10 @@ class Op {
   /// True where the tangent maps read their argument as the left factor of a product, unless parameters are selected.
   virtual bool multiplies() const { return false; }
   virtual std::string name() const = 0;
+  /// Moves the op's own tables to the device that runs it.
+  virtual void place(at::Device where) { device = where; }
 
+  at::Device device = at::kCPU;
   const std::vector<int> inputs;      // value numbers
   const std::vector<int> parameters;  // parameter numbers; -1 for one that this instance lacks
   int output = -1;                    // value number

@@ -5,9 +5,17 @@
 namespace hesper {
 
 Parameters::Parameters(Tensors stored, at::ScalarType working, at::Device device, Products products)
-    : stored_(std::move(stored)), working_(working), device_(device), products_(products) {
+    : Parameters(stored, working, device, std::vector<at::Device>(stored.size(), device), products) {}
+
+Parameters::Parameters(Tensors stored, at::ScalarType working, at::Device device, std::vector<at::Device> devices,
+                       Products products)
+    : stored_(std::move(stored)),
+      working_(working),
+      device_(device),
+      devices_(std::move(devices)),
+      products_(products) {
   kept_.reserve(stored_.size());
-  for (const Tensor& t : stored_) kept_.push_back(t.to(device, working));
+  for (size_t p = 0; p < stored_.size(); ++p) kept_.push_back(stored_[p].to(devices_[p], working));
 }
 
 Parameters Parameters::streamed(Tensors stored, at::ScalarType working, at::Device device, Products products,
@@ -16,6 +24,7 @@ Parameters Parameters::streamed(Tensors stored, at::ScalarType working, at::Devi
   for (const Tensor& t : stored) out.kept_.push_back(t.numel() <= small_parameter ? t.to(device, working) : Tensor());
   std::erase_if(order, [&](int p) { return out.kept_[p].defined(); });
   if (!device.is_cpu()) out.stream_ = std::make_shared<WeightStream>(stored, std::move(order), device, bytes);
+  out.devices_.assign(stored.size(), device);
   out.stored_ = std::move(stored);
   return out;
 }
@@ -25,7 +34,7 @@ Tensor Parameters::get(int p, at::ScalarType dtype) const {
   if (dtype == working_) return kept_[p];
   // What the kept copy holds exactly is raised from there: on a device, nothing is sent again.
   const bool exact = c10::promoteTypes(stored_[p].scalar_type(), working_) == working_;
-  return (exact ? kept_[p] : stored_[p].to(device_)).to(dtype);
+  return (exact ? kept_[p] : stored_[p].to(devices_[p])).to(dtype);
 }
 
 Parameters Parameters::with(Products products) const {
@@ -38,7 +47,7 @@ Parameters Parameters::with(const std::vector<std::pair<int, Tensor>>& replaced)
   Parameters out = *this;
   for (const auto& [p, value] : replaced) {
     out.stored_[p] = value;
-    out.kept_[p] = value.to(device_, working_);
+    out.kept_[p] = value.to(devices_[p], working_);
   }
   return out;
 }

@@ -15,6 +15,9 @@ class Parameters {
   /// and kept; any other precision (an fp64 primal pass) is converted at each use and dropped.
   /// products: how the tangent passes multiply by them.
   Parameters(Tensors stored, at::ScalarType working, at::Device device, Products products = Products::full);
+  /// The same with a device for each parameter; `device()` is that of what has none of its own.
+  Parameters(Tensors stored, at::ScalarType working, at::Device device, std::vector<at::Device> devices,
+             Products products = Products::full);
   /// Nothing but small parameters kept: the others are converted from `stored` at every use, and on a GPU sent there
   /// ahead of it, `order` and `bytes` as of WeightStream.
   static Parameters streamed(Tensors stored, at::ScalarType working, at::Device device, Products products,
@@ -37,6 +40,7 @@ class Parameters {
   Tensors stored_, kept_;  // kept_[p] is undefined where p is streamed
   at::ScalarType working_;
   at::Device device_;
+  std::vector<at::Device> devices_;  // by parameter
   Products products_;
   std::shared_ptr<WeightStream> stream_{};
 };

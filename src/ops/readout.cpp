@@ -38,7 +38,7 @@ void Readout::add(const SelectedPart& part, const Tensor& product, int64_t first
 
 void Readout::add(int64_t begin, const Tensor& mine, int64_t first) {
   if (values_.defined())
-    values_.narrow(0, first, mine.size(0)).narrow(1, begin, mine.size(1)).add_(mine);
+    values_.narrow(0, first, mine.size(0)).narrow(1, begin, mine.size(1)).add_(mine.to(values_.device()));
   else
     pending_.push_back({first, begin, mine});
 }

@@ -57,11 +57,11 @@ void SecondOrder::Part::add(const Tensor& a, const Tensor& b, double scale, Prod
 void SecondOrder::Part::move(const Tensor& form) {
   const int64_t k = form.size(0);
   if (!sum.defined() || sum.size(0) < k) {
-    const Tensor wide = at::zeros({k, k}, form.options().dtype(at::kDouble));
+    const Tensor wide = at::zeros({k, k}, (sum.defined() ? sum : form).options().dtype(at::kDouble));
     if (sum.defined()) wide.narrow(0, 0, sum.size(0)).narrow(1, 0, sum.size(0)).copy_(sum);
     sum = wide;
   }
-  sum.narrow(0, 0, k).narrow(1, 0, k).add_(form);
+  sum.narrow(0, 0, k).narrow(1, 0, k).add_(form.to(sum.device()));
 }
 
 void SecondOrder::Part::flush() {
@@ -83,14 +83,15 @@ void SecondOrder::add_gauss_newton(const Tensor& a, const Tensor& b, double scal
 
 Tensor SecondOrder::gauss_newton() const {
   const int64_t k = directions_.count();
-  return gauss_newton_.any() ? gauss_newton_.symmetric() : at::zeros({k, k}, options_.dtype(at::kDouble));
+  return gauss_newton_.any() ? gauss_newton_.symmetric().to(options_.device())
+                             : at::zeros({k, k}, options_.dtype(at::kDouble));
 }
 
 Tensor SecondOrder::residual() const {
   // (K, K): v_i . reads of j
   const Tensor cross = reads_.onto_directions() ? reads_.values().t() : directions_.apply(reads_.values().t());
   const Tensor both = cross + cross.t();
-  return residual_.any() ? residual_.symmetric() + both : both;
+  return residual_.any() ? residual_.symmetric().to(options_.device()) + both : both;
 }
 
 }  // namespace hesper

@@ -53,11 +53,22 @@ const SelectedPart* Selection::find(int p) const {
   return nullptr;
 }
 
+namespace {
+void move(SelectedPart& part, at::Device device) {
+  for (at::Tensor* t : {&part.flat, &part.rows, &part.cols, &part.row_at, &part.col_at})
+    if (t->defined()) *t = t->to(device);
+}
+}  // namespace
+
 Selection Selection::to(at::Device device) const {
   Selection out = *this;
-  for (SelectedPart& part : out.parts_)
-    for (at::Tensor* t : {&part.flat, &part.rows, &part.cols, &part.row_at, &part.col_at})
-      if (t->defined()) *t = t->to(device);
+  for (SelectedPart& part : out.parts_) move(part, device);
+  return out;
+}
+
+Selection Selection::to(const std::vector<at::Device>& by_parameter) const {
+  Selection out = *this;
+  for (SelectedPart& part : out.parts_) move(part, by_parameter[part.parameter]);
   return out;
 }
 

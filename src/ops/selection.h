@@ -36,6 +36,8 @@ class Selection {
   const std::vector<SelectedPart>& parts() const { return parts_; }
   /// A copy whose index tensors live on `device`.
   Selection to(at::Device device) const;
+  /// The same with each parameter's on a device of its own.
+  Selection to(const std::vector<at::Device>& by_parameter) const;
 
  private:
   std::vector<SelectedPart> parts_;

@@ -7,8 +7,13 @@
 
 namespace hesper {
 
-Scale::Scale(int x, const std::vector<double>& factors, at::Device device)
-    : Op({x}, {}), factors_(at::tensor(at::ArrayRef<double>(factors), at::kDouble).to(device)) {}
+Scale::Scale(int x, const std::vector<double>& factors)
+    : Op({x}, {}), factors_(at::tensor(at::ArrayRef<double>(factors), at::kDouble)) {}
+
+void Scale::place(at::Device where) {
+  device = where;
+  factors_ = factors_.to(where);
+}
 
 Tensor Scale::scaled(const Tensor& x, const Tokens& tokens) const {
   if (!x.defined()) return x;
@@ -26,16 +31,20 @@ Tensor Channels::placed(const Tensor& y) const {
   return at::constant_pad_nd(y.unflatten(-1, {-1, end_ - begin_}), {begin_, width_ - end_}).flatten(-2);
 }
 
-Rotary::Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, at::Device device,
-               int64_t head_dim, Pairs pairs)
+Rotary::Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, int64_t head_dim, Pairs pairs)
     : Op({x}, {}), pairs_(pairs) {
   const Tensor frequency = at::tensor(at::ArrayRef<double>(inverse_frequencies), at::kDouble);
   const Tensor angle = at::arange(tokens, at::kDouble).unsqueeze(1) * frequency;
-  cos_ = angle.cos().to(device);
-  sin_ = angle.sin().to(device);
+  cos_ = angle.cos();
+  sin_ = angle.sin();
   cos_low_ = cos_.to(at::kFloat);
   sin_low_ = sin_.to(at::kFloat);
   head_dim_ = head_dim > 0 ? head_dim : 2 * cos_.size(1);
+}
+
+void Rotary::place(at::Device where) {
+  device = where;
+  for (Tensor* table : {&cos_, &sin_, &cos_low_, &sin_low_}) *table = table->to(where);
 }
 
 // cos or sin of the tokens' angles: (rows, F)
@@ -87,7 +96,7 @@ Tensor Embedding::rows(const Tokens& tokens) const {
 Tensor Embedding::forward(const Primal& p, const Tensors&, Kept&) const {
   // Only the rows in use are raised to the precision of the pass.
   const Tensor& table = p.parameters.stored(parameters[0]);
-  return table.index_select(0, rows(p.tokens).to(table.device())).to(p.parameters.device(), p.precision);
+  return table.index_select(0, rows(p.tokens).to(table.device())).to(device, p.precision);
 }
 
 Tensors Embedding::adjoint(const Primal& p, const Tensor& y_bar, unsigned, Kept&, Readout& gradient) const {

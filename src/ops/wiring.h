@@ -28,7 +28,7 @@ class Add : public Op {
 class Scale : public Op {
  public:
   /// factors: one, or one for each position.
-  Scale(int x, const std::vector<double>& factors, at::Device device = at::kCPU);
+  Scale(int x, const std::vector<double>& factors);
   Tensor forward(const Primal& p, const Tensors& x, Kept&) const override { return scaled(x[0], p.tokens); }
   Tensors adjoint(const Primal& p, const Tensor& y_bar, unsigned, Kept&, Readout&) const override {
     return {scaled(y_bar, p.tokens)};
@@ -42,6 +42,7 @@ class Scale : public Op {
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override {}
   OpCost cost(const OpShapes& s) const override { return {.width = s.inputs[0]}; }
   std::string name() const override { return "scale"; }
+  void place(at::Device where) override;
 
  private:
   Tensor scaled(const Tensor& x, const Tokens& tokens) const;
@@ -78,10 +79,9 @@ class Channels : public Op {
 class Rotary : public Op {
  public:
   enum class Pairs { halves, neighbours };
-  /// inverse_frequencies: F of them, fp64; positions 0 .. tokens-1 are tabulated on the device of the passes.
-  /// head_dim: D; 0 means 2F.
-  Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, at::Device device = at::kCPU,
-         int64_t head_dim = 0, Pairs pairs = Pairs::halves);
+  /// inverse_frequencies: F of them, fp64; positions 0 .. tokens-1 are tabulated. head_dim: D; 0 means 2F.
+  Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, int64_t head_dim = 0,
+         Pairs pairs = Pairs::halves);
   Tensor forward(const Primal&, const Tensors& x, Kept&) const override;
   Tensors adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept&, Readout&) const override;
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
@@ -89,6 +89,7 @@ class Rotary : public Op {
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override {}
   OpCost cost(const OpShapes& s) const override { return {.width = s.inputs[0], .temporaries = 3 * s.inputs[0]}; }
   std::string name() const override { return "rotary"; }
+  void place(at::Device where) override;
 
  private:
   Tensor angles(const Tensor& wide, const Tensor& low, const Tokens& tokens, at::ScalarType dtype) const;

@@ -43,7 +43,7 @@ Tensor forward_ops(const Program& program, Primal& p, const std::vector<char>& a
     const Op& op = *program.ops()[i];
     if (see) see(i, values);
     Tensors x;
-    for (int v : op.inputs) x.push_back(values[v]);
+    for (int v : op.inputs) x.push_back(values[v] = values[v].to(op.device));
     Kept mine;
     p.keep = kept && is_active(op, active, p.selection);
     values[op.output] = op.forward(p, x, mine);
@@ -52,7 +52,7 @@ Tensor forward_ops(const Program& program, Primal& p, const std::vector<char>& a
     for (int v : op.inputs)
       if (last[v] == i) values[v] = Tensor();
   }
-  return values[program.cross_entropy().input];
+  return values[program.cross_entropy().input].to(program.head_device());
 }
 
 void lower(Kept& kept, at::ScalarType dtype) {
@@ -120,8 +120,9 @@ Tape run_primal(const Program& program, const Parameters& parameters, const Sele
   const Tensor last = forward_ops(program, p, tape.active, &tape.ops, {}, 0, {}, spilled);
   p.keep = true;
   const CrossEntropyHead& head = program.cross_entropy();
-  auto [losses, x_bar] = head.forward_adjoint(p, last, tape.head, gradient);
-  tape.losses = losses;
+  const Tokens there = tokens.to(program.head_device());
+  auto [losses, x_bar] = head.forward_adjoint({there, parameters, selection, precision}, last, tape.head, gradient);
+  tape.losses = losses.to(parameters.device());
   lower(tape.head, parameters.working());
 
   Tensors adjoints(program.values());
@@ -130,10 +131,13 @@ Tape run_primal(const Program& program, const Parameters& parameters, const Sele
     const Op& op = *program.ops()[i];
     if (!tape.active[op.output]) continue;
     const unsigned wanted = active_inputs(op, tape.active);
-    if (spilled) tape.ops[i] = on_device(tape.ops[i], parameters.device());
-    const Tensors bars = op.adjoint(p, std::exchange(adjoints[op.output], Tensor()), wanted, tape.ops[i], gradient);
+    if (spilled) tape.ops[i] = on_device(tape.ops[i], op.device);
+    const auto here = [&](int v) { return adjoints[v].defined() ? adjoints[v].to(op.device) : adjoints[v]; };
+    const Tensor y_bar = here(op.output);
+    adjoints[op.output] = Tensor();
+    const Tensors bars = op.adjoint(p, y_bar, wanted, tape.ops[i], gradient);
     for (size_t k = 0; k < op.inputs.size(); ++k)
-      if (wanted >> k & 1u) adjoints[op.inputs[k]] = plus(adjoints[op.inputs[k]], bars[k]);
+      if (wanted >> k & 1u) adjoints[op.inputs[k]] = plus(here(op.inputs[k]), bars[k]);
     lower(tape.ops[i], parameters.working());
     if (spilled) tape.ops[i] = on_host(tape.ops[i]);
   }
@@ -152,8 +156,10 @@ Tensor losses_of(const Program& program, Primal& p, const Tensor& last) {
   Kept kept;
   const Selection nothing;
   Readout gradient(nothing, p.tokens.sequences, p.parameters.device());
-  p.keep = false;
-  return program.cross_entropy().forward_adjoint(p, last, kept, gradient).losses;
+  const Tokens there = p.tokens.to(program.head_device());
+  return program.cross_entropy()
+      .forward_adjoint({there, p.parameters, p.selection, p.precision, false}, last, kept, gradient)
+      .losses.to(p.parameters.device());
 }
 }  // namespace
 

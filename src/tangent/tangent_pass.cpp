@@ -65,6 +65,12 @@ void grow(Tensor& x, int64_t alive) {
   x = wide;
 }
 
+/// The values passed on to the device that reads them next.
+void move(Tensors& border, const std::vector<int>& values, at::Device device) {
+  for (int x : values)
+    if (border[x].defined()) border[x] = border[x].to(device);
+}
+
 Tensor cut_of(const Tensor& border, int64_t begin, int64_t length) {
   if (!border.defined() || length == border.size(1)) return border;
   return border.narrow(1, begin, length).clone(at::MemoryFormat::Contiguous);
@@ -89,8 +95,8 @@ int64_t reach(const Program& program, const Segment& segment, const Directions& 
 
 }  // namespace
 
-Kept TangentPass::tape_of(const Kept& kept, const Run& run, int64_t begin, int64_t length) const {
-  return on_device(cut_rows(kept, run.window * tape_.tokens.length + begin, length), parameters_.device());
+Kept TangentPass::tape_of(const Kept& kept, const Run& run, int64_t begin, int64_t length, at::Device device) const {
+  return on_device(cut_rows(kept, run.window * tape_.tokens.length + begin, length), device);
 }
 
 /// Tokens [begin, begin + length), the number-th cut of its segment; `turn` runs a function after those of earlier
@@ -136,8 +142,8 @@ void TangentPass::for_cuts(const Segment& segment, int64_t alive, F f) const {
 
 void TangentPass::forward_cut(Run& run, const Segment& segment, const Cut& cut) const {
   const auto [number, count, begin, length, in_turn] = cut;
-  const Tokens tokens = tape_.tokens.cut(run.window, begin, length);
   const bool last = &segment == &program_.segments().back();
+  const Tokens tokens = tape_.tokens.cut(run.window, begin, length).to(segment.device);
   std::optional<SecondOrder> form;
   const bool keeps = run.keeps(segment, last);
   if (run.form) form.emplace(run.form->cut());
@@ -148,7 +154,7 @@ void TangentPass::forward_cut(Run& run, const Segment& segment, const Cut& cut) 
     const Op& op = *program_.ops()[i];
     Kept kept;
     if (tape_.active[op.output]) {
-      const Kept tape = tape_of(tape_.ops[i], run, begin, length);
+      const Kept tape = tape_of(tape_.ops[i], run, begin, length, segment.device);
       Tangent t{tokens, parameters_, run.v, tape, run.alive, ~0u, form ? &*form : nullptr};
       t.factor = factors_[i].output;
       Tensors x;
@@ -160,7 +166,7 @@ void TangentPass::forward_cut(Run& run, const Segment& segment, const Cut& cut) 
   }
   const Tensor head_x_dot = last ? dot[program_.cross_entropy().input] : Tensor();
   if (last && form) {
-    const Kept tape = tape_of(tape_.head, run, begin, length);
+    const Kept tape = tape_of(tape_.head, run, begin, length, segment.device);
     program_.cross_entropy().second_order({tokens, parameters_, run.v, tape, run.alive}, head_x_dot, *form);
   }
   std::vector<Kept>* const all_kept = form ? nullptr : &run.kept[&segment - program_.segments().data()];
@@ -201,6 +207,7 @@ Tensor TangentPass::border_for(Run& run, const Segment& segment, const Tensor& p
 }
 
 void TangentPass::forward(Run& run, const Segment& segment) const {
+  move(run.border, segment.inputs, segment.device);
   for (int x : segment.inputs) grow(run.border[x], run.alive);
   run.lent.clear();
   for_cuts(segment, run.alive, [&](const Cut& cut) { forward_cut(run, segment, cut); });
@@ -229,13 +236,13 @@ void TangentPass::recompute(Run& run, const Segment& attention) const {
 
 void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut) const {
   const auto [number, count, begin, length, in_turn] = cut;
-  const Tokens tokens = tape_.tokens.cut(run.window, begin, length);
+  const Tokens tokens = tape_.tokens.cut(run.window, begin, length).to(segment.device);
   const Directions none;
   const Directions& v = run.kind == Curvature::gauss_newton ? none : run.v;
   Readout out = run.out->cut();
   Tensors bar(program_.values());
   if (&segment == &program_.segments().back()) {
-    const Kept tape = tape_of(tape_.head, run, begin, length);
+    const Kept tape = tape_of(tape_.head, run, begin, length, segment.device);
     const CrossEntropyHead& head = program_.cross_entropy();
     const Tangent t{tokens, parameters_, run.v, tape, run.alive};
     bar[head.input] = run.start ? head.adjoint(t, *run.start, out)
@@ -246,7 +253,7 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut)
   for (int i = segment.end - 1; i >= segment.begin; --i) {
     const Op& op = *program_.ops()[i];
     if (!tape_.active[op.output]) continue;
-    const Kept tape = tape_of(tape_.ops[i], run, begin, length);
+    const Kept tape = tape_of(tape_.ops[i], run, begin, length, segment.device);
     const unsigned wanted = active_inputs(op, tape_.active);
     Tangent t{tokens, parameters_, v, tape, run.alive, wanted};
     t.factors = factors_[i].inputs;
@@ -274,6 +281,8 @@ void TangentPass::backward_cut(Run& run, const Segment& segment, const Cut& cut)
 }
 
 void TangentPass::backward(Run& run, const Segment& segment) const {
+  move(run.border_bar, segment.outputs, segment.device);
+  move(run.border_bar, segment.inputs, segment.device);
   for_cuts(segment, run.alive, [&](const Cut& cut) { backward_cut(run, segment, cut); });
   run.kept[&segment - program_.segments().data()].clear();
   run.head_x_dot = Tensor();

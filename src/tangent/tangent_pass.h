@@ -53,7 +53,7 @@ class TangentPass {
   Tensor border_for(Run& run, const Segment& segment, const Tensor& part) const;
   template <class F>
   void for_cuts(const Segment& segment, int64_t alive, F f) const;
-  Kept tape_of(const Kept& kept, const Run& run, int64_t begin, int64_t length) const;
+  Kept tape_of(const Kept& kept, const Run& run, int64_t begin, int64_t length, at::Device device) const;
 
   const Program& program_;
   const Parameters& parameters_;

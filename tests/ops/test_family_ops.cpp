@@ -85,7 +85,7 @@ TEST_F(FamilyOps, RotaryOfAPartAndOfNeighbours) {
     for (const int64_t head_dim : {4, 7}) {
       OpWorld world(2, 5);
       world.inputs = {random({10, 3 * head_dim})};
-      expect_second_order(Rotary(0, {1.0, 0.1}, 6, at::kCPU, head_dim, pairs), world);
+      expect_second_order(Rotary(0, {1.0, 0.1}, 6, head_dim, pairs), world);
     }
 }
 

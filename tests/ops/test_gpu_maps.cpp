@@ -163,7 +163,9 @@ TEST_F(GpuMaps, RotaryEmbedding) {
     for (int i = 0; i < width / 2; ++i) frequencies.push_back(std::pow(100.0, -2.0 * i / width));
     const Tensor x = random({9, heads * width});
     // One program on each device: the tables lie where the passes run.
-    const Rotary here(0, frequencies, 9), there(0, frequencies, 9, gpu());
+    const Rotary here(0, frequencies, 9);
+    Rotary there(0, frequencies, 9);
+    there.place(gpu());
     const Tokens tokens = make_tokens(at::zeros({1, 9}, at::kLong), at::zeros({1, 9}, at::kLong), at::kCPU);
     const Parameters none({}, at::kFloat, gpu(), Products::bf16x3), none_wide({}, at::kDouble, at::kCPU);
     const Directions nowhere;
