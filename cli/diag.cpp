@@ -236,12 +236,10 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
 
   console.line(fmt::format("{}: {}, n = {}, {} windows of {} tokens", job.model_name, say_selection(job.selection),
                            job.selection.selection.size(), job.windows.ids.size(0), job.windows.ids.size(1)));
-  console.line(fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
-  console.event("plan", {{"selection", say_selection(job.selection)},
-                         {"n", job.selection.selection.size()},
-                         {"directions", plan.directions},
-                         {"memory", plan.peak()},
-                         {"units", plan.units}});
+  console.line(fmt::format("{}; {}", say_plan(plan), say_room(plan)));
+  nlohmann::json event = plan_event(plan);
+  event.update({{"selection", say_selection(job.selection)}, {"n", job.selection.selection.size()}});
+  console.event("plan", std::move(event));
   const RunControl control = control_of(flags, console, snapshots, ranks.get());
   const auto computed = result_of(console, [&] {
     if (flags.exact) return compute_exact_diag(model, job.selection, job.sums, job.windows, options, control);

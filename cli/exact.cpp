@@ -147,26 +147,16 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     const Plan plan = plan_exact(model, job.selection.selection, job.windows, resumed_options(job.options, control));
     console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
                              job.selection.selection.size(), say_windows(job.windows)));
-    console.line(
-        options.engine == Engine::autograd
-            ? fmt::format("autograd, one direction at a time, {}", precision_name(options.precision))
-            : fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
-    nlohmann::json event = {{"selection", say_selection(job.selection)},
-                            {"n", job.selection.selection.size()},
-                            {"windows", job.windows.ids.size(0)},
-                            {"seqlen", job.windows.ids.size(1)},
-                            {"engine", options.engine == Engine::autograd ? "autograd" : "hesper"},
-                            {"precision", precision_name(plan.precision, plan.products)}};
-    if (options.engine == Engine::hesper) {
-      event.update({{"pass", to_string(plan.pass)},
-                    {"directions", plan.directions},
-                    {"recompute", plan.recompute},
-                    {"streamed", plan.streamed},
-                    {"spilled", plan.spilled},
-                    {"primal_precision", precision_name(plan.primal)},
-                    {"memory", plan.peak()},
-                    {"units", plan.units}});
-    }
+    console.line(options.engine == Engine::autograd
+                     ? fmt::format("autograd, one direction at a time, {}", precision_name(options.precision))
+                     : fmt::format("{}; {}", say_plan(plan), say_room(plan)));
+    nlohmann::json event = {{"precision", precision_name(plan.precision, plan.products)}};
+    if (options.engine == Engine::hesper) event = plan_event(plan);
+    event.update({{"selection", say_selection(job.selection)},
+                  {"n", job.selection.selection.size()},
+                  {"windows", job.windows.ids.size(0)},
+                  {"seqlen", job.windows.ids.size(1)},
+                  {"engine", options.engine == Engine::autograd ? "autograd" : "hesper"}});
     console.event("plan", std::move(event));
     const auto computed = result_of(
         console, [&] { return compute_exact(model, job.selection.selection, job.windows, job.options, control); });

@@ -171,15 +171,14 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   console.line(fmt::format("{}: {} of {}, n = {}, {} windows of {} tokens", job.model_name, flags.kind,
                            say_selection(job.selection), job.selection.selection.size(), job.windows.ids.size(0),
                            job.windows.ids.size(1)));
-  console.line(fmt::format("{}, {} of {} allowed",
+  console.line(fmt::format("{}, {}",
                            is_sampled(options.kind)
                                ? fmt::format("{} probes a window, {} at once", options.probes, plan.directions)
                                : "primal passes only",
-                           say_bytes(plan.peak()), say_bytes(plan.limit)));
-  console.event("plan", {{"selection", say_selection(job.selection)},
-                         {"n", job.selection.selection.size()},
-                         {"directions", plan.directions},
-                         {"memory", plan.peak()}});
+                           say_room(plan)));
+  nlohmann::json event = plan_event(plan);
+  event.update({{"selection", say_selection(job.selection)}, {"n", job.selection.selection.size()}});
+  console.event("plan", std::move(event));
   const auto computed = result_of(console, [&] {
     return compute_fisher(model, job.selection, job.sums, job.windows, options,
                           control_of(flags, console, snapshots, ranks.get()));

@@ -273,12 +273,15 @@ ExactOptions exact_options(const Flags& flags) {
   if (!flags.pass.empty()) options.pass = flags.pass == "gram" ? Pass::gram : Pass::two_pass;
   options.directions = flags.directions;
   options.batch = flags.model_input_bs;
-  if (!flags.memory_limit.empty()) {
-    options.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
-    if (!options.device.is_cpu()) limit_device_memory(options.device, options.memory_limit);
-  }
+  limit_memory(options, flags);
   options.full_errors = flags.errors == "full";
   return options;
+}
+
+void limit_memory(EngineOptions& options, const Flags& flags) {
+  if (flags.memory_limit.empty()) return;
+  options.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
+  if (!options.device.is_cpu()) limit_device_memory(options.device, options.memory_limit);
 }
 
 void settle_precision(EngineOptions& options, const Model& model, const Selection& selection, const Windows& windows,
@@ -316,11 +319,27 @@ std::string say_windows(const Windows& windows) {
 }
 
 std::string say_plan(const Plan& plan) {
-  return fmt::format("{}, {} direction{} at once{}{}{}, {} tangents over an {} primal pass",
+  return fmt::format("{}, {} direction{} at once{}, {} tangents over an {} primal pass",
                      plan.pass == Pass::gram ? "Gram pass" : "two-pass", plan.directions,
                      plan.directions > 1 ? "s" : "", plan.recompute ? ", a block's made twice" : "",
-                     plan.streamed ? ", weights streamed" : "", plan.spilled ? ", tape on the host" : "",
                      precision_name(plan.precision, plan.products), precision_name(plan.primal));
+}
+
+std::string say_room(const Plan& plan) {
+  return fmt::format("{} of {} allowed{}{}", say_bytes(plan.peak()), say_bytes(plan.limit),
+                     plan.streamed ? ", weights streamed" : "", plan.spilled ? ", tape on the host" : "");
+}
+
+nlohmann::json plan_event(const Plan& plan) {
+  return {{"pass", to_string(plan.pass)},
+          {"directions", plan.directions},
+          {"recompute", plan.recompute},
+          {"streamed", plan.streamed},
+          {"spilled", plan.spilled},
+          {"precision", precision_name(plan.precision, plan.products)},
+          {"primal_precision", precision_name(plan.primal)},
+          {"memory", plan.peak()},
+          {"units", plan.units}};
 }
 
 }  // namespace hesper::cli

@@ -112,6 +112,8 @@ WindowOptions window_options(const Flags& flags, const ModelConfig& config);
 enum class Unsaid { whole_layer, first_weights };
 ResolvedSelection select(const Flags& flags, const Model& model, Unsaid unsaid = Unsaid::first_weights);
 ExactOptions exact_options(const Flags& flags);
+/// --memory-limit, of a GPU also what LibTorch may take of it.
+void limit_memory(EngineOptions& options, const Flags& flags);
 /// Tries precisions, where options.accepted_error says so (run/precision_choice.h), and says what was found.
 void settle_precision(EngineOptions& options, const Model& model, const Selection& selection, const Windows& windows,
                       Console& console);
@@ -123,5 +125,9 @@ std::string say_selection(const ResolvedSelection& selection);
 std::string say_windows(const Windows& windows);
 /// "gram, 32 directions at once, fp32 tangents over an fp64 primal pass"
 std::string say_plan(const Plan& plan);
+/// "1.2 GiB of 8 GiB allowed", and what is streamed to get there.
+std::string say_room(const Plan& plan);
+/// What every run's "plan" event says.
+nlohmann::json plan_event(const Plan& plan);
 
 }  // namespace hesper::cli

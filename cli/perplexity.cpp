@@ -6,6 +6,7 @@
 #include "commands.h"
 #include "flags.h"
 #include "interrupt.h"
+#include "run/exact_files.h"
 #include "values.h"
 
 namespace hesper::cli {
@@ -14,22 +15,26 @@ namespace {
 void run_perplexity(const Flags& flags) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
-  const at::Device device = parse_device(flags.device);
-  const at::ScalarType precision =
-      flags.precision.empty() ? at::kDouble : parse_precision("--precision", flags.precision);
+  EngineOptions options;
+  options.device = parse_device(flags.device);
+  options.primal = flags.precision.empty() ? at::kDouble : parse_precision("--precision", flags.precision);
+  options.batch = flags.model_input_bs;
+  limit_memory(options, flags);
   catch_interrupts();
   const Model model = open_model(flags, console);
   stop_if_interrupted();
   const Data data = load_data(flags, model, console);
   stop_if_interrupted();
 
+  const Plan plan = plan_losses(model, data.windows, options);
+  console.line(fmt::format("{} primal passes; {}", precision_name(plan.primal), say_room(plan)));
+  console.event("plan", plan_event(plan));
   double seconds = 0;
-  const WindowLosses losses =
-      compute_losses(model, data.windows, precision, flags.model_input_bs, device, [&](const Progress& p) {
-        stop_if_interrupted();
-        seconds = p.seconds;
-        console.progress({p.units, p.done, 0, p.seconds});
-      });
+  const WindowLosses losses = compute_losses(model, data.windows, options, [&](const Progress& p) {
+    stop_if_interrupted();
+    seconds = p.seconds;
+    console.progress({p.units, p.done, 0, p.seconds});
+  });
   const double loss = losses.loss(), perplexity = std::exp(loss), error = losses.standard_error();
   const auto tokens = losses.counts.sum().item<int64_t>();
   const int64_t b = data.windows.ids.size(0);
@@ -64,6 +69,7 @@ Action add_perplexity(CLI::App& app) {
   add_model(app, *flags);
   add_data(app, *flags);
   app.add_option("--precision", flags->precision, "fp64 (default) or fp32");
+  app.add_option("--memory-limit", flags->memory_limit, "such as 16GiB (all that is free)");
   group_options(app, "Engine");
   add_device(app, *flags);
   add_threads(app, *flags);

@@ -132,6 +132,7 @@ void run_plan(const PlanFlags& flags) {
                          say_windows(windows)));
   row("pass", fmt::format("{}, {} window{} a pass, {} unit{}", say_plan(plan), plan.batch, plan.batch > 1 ? "s" : "",
                           plan.units, plan.units > 1 ? "s" : ""));
+  row("", say_room(plan));
   if (!what.empty()) row("", what);
   const Memory& m = plan.memory;
   const std::pair<const char*, int64_t> parts[] = {

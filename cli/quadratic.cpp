@@ -141,7 +141,7 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
   if (flags.primal_precision != "auto")
     job.options.primal = parse_precision("--primal-precision", flags.primal_precision);
   job.options.batch = flags.model_input_bs;
-  if (!flags.memory_limit.empty()) job.options.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
+  limit_memory(job.options, flags);
   const std::string actual = !flags.actual.empty() ? flags.actual : flags.rank ? "each" : "line";
   if (flags.rank && actual != "each")
     throw std::invalid_argument(
@@ -168,7 +168,10 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
   console.line(fmt::format("{} to {}: {} direction{} by {}, {} windows of {} tokens", job.model_name, job.against,
                            job.directions.count(), job.directions.count() > 1 ? "s" : "", job.group,
                            job.windows.ids.size(0), job.windows.ids.size(1)));
-  console.line(fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
+  console.line(fmt::format("{}; {}", say_plan(plan), say_room(plan)));
+  nlohmann::json event = plan_event(plan);
+  event["group"] = job.group;
+  console.event("plan", std::move(event));
   const auto computed = result_of(console, [&] {
     return compute_quadratic(model, job.directions, job.windows, job.options,
                              control_of(flags, console, snapshots, ranks.get()));

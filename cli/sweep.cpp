@@ -149,12 +149,10 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
 
   console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
                            job.selection.selection.size(), say_windows(job.windows)));
-  console.line(fmt::format("{}; {} of {} allowed", say_plan(plan), say_bytes(plan.peak()), say_bytes(plan.limit)));
-  console.event("plan", {{"selection", say_selection(job.selection)},
-                         {"n", job.selection.selection.size()},
-                         {"directions", plan.directions},
-                         {"memory", plan.peak()},
-                         {"units", plan.units}});
+  console.line(fmt::format("{}; {}", say_plan(plan), say_room(plan)));
+  nlohmann::json event = plan_event(plan);
+  event.update({{"selection", say_selection(job.selection)}, {"n", job.selection.selection.size()}});
+  console.event("plan", std::move(event));
   const auto computed =
       result_of(console, [&] { return compute(model, job, control_of(flags, console, snapshots, ranks.get())); });
   if (!computed) return;

@@ -52,9 +52,10 @@ void Deflation::join(const Tensor& block) {
 }
 
 Tensor deflated_samples(const Deflation& deflation, const TangentPass& pass, const Selection& selection,
-                        const Tensor& v, int64_t place, Curvature kind) {
+                        const Tensor& v, int64_t place, Curvature kind, bool recompute) {
   const Tensor inside = deflation.project(v);
-  const Tensor product = pass.product(Directions::dense(selection, inside, inside.scalar_type()), place, kind);
+  const Tensor product =
+      pass.product(Directions::dense(selection, inside, inside.scalar_type()), place, kind, recompute);
   return deflation.project(product).to(at::kDouble).mul_(v.to(product.device()));
 }
 

@@ -54,8 +54,8 @@ class Deflation {
   double scale_ = 0;  // largest |P w|^2 of the first block
 };
 
-/// v * (P H P v) of a window: (K, n) fp64; v (K, n) of +-1.
+/// v * (P H P v) of a window: (K, n) fp64; v (K, n) of +-1; recompute: as of TangentPass::product.
 at::Tensor deflated_samples(const Deflation& deflation, const TangentPass& pass, const Selection& selection,
-                            const at::Tensor& v, int64_t place, Curvature kind);
+                            const at::Tensor& v, int64_t place, Curvature kind, bool recompute = false);
 
 }  // namespace hesper

@@ -6,10 +6,11 @@
 
 namespace hesper {
 
-/// v (K, n) of +-1 over `selection`; place: the window's in the pass's tape. -> z (K, n) fp64
+/// v (K, n) of +-1 over `selection`; place: the window's in the pass's tape; recompute: as of TangentPass::product.
+/// -> z (K, n) fp64
 inline at::Tensor hutchinson_samples(const TangentPass& pass, const Selection& selection, const at::Tensor& v,
-                                     int64_t place, Curvature kind) {
-  const at::Tensor z = pass.product(Directions::dense(selection, v, v.scalar_type()), place, kind);
+                                     int64_t place, Curvature kind, bool recompute = false) {
+  const at::Tensor z = pass.product(Directions::dense(selection, v, v.scalar_type()), place, kind, recompute);
   return z.mul_(v.to(z.device()));
 }
 

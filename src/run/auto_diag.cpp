@@ -8,6 +8,7 @@
 #include "model/build_program.h"
 #include "run/diag_in_turn.h"
 #include "run/krylov.h"
+#include "run/streamed_weights.h"
 
 namespace hesper {
 namespace {
@@ -23,13 +24,16 @@ Windows first_of(const Windows& w) {
 
 class Pilot {
  public:
-  Pilot(const Model& model, const Windows& windows, const DiagOptions& options, const ShouldStop& stop)
+  /// plan: of the run by any of the sampling methods.
+  Pilot(const Model& model, const Windows& windows, const DiagOptions& options, const Plan& plan,
+        const ShouldStop& stop)
       : model_(model),
         windows_(windows.ids.size(0)),
         first_(first_of(windows)),
         options_(options),
         program_(build_program(model.config(), windows.ids.size(1), options.device)),
-        parameters_(model.weights.values, options.precision, options.device, options.products),
+        keep_(plan),
+        parameters_(make_parameters(model, program_, options.device, plan)),
         control_{.stop = stop} {}
 
   MethodChoice choose(const OneTensor& one, const ExactCost& exact) {
@@ -37,23 +41,24 @@ class Pilot {
     p.windows = windows_;
     const std::vector<ProbeGroup> groups = probe_groups(one.selection, false, options_.device);
     const DiagJob job = job_of(one, DiagMethod::hutchinson, least_probes);
-    const Plan plan = plan_groups(program_, model_, one.selection, groups, one.sums, first_, job.options);
-    PrimalBatches primal(program_, parameters_, groups[0].selection, first_, 1, plan.primal);
+    RunForm form = plan_groups(program_, model_, one.selection, groups, one.sums, first_, job.options);
+    form.spilled = keep_.spilled, form.recompute = keep_.recompute;
+    PrimalBatches primal(program_, parameters_, groups[0].selection, first_, form);
     const double product = direction_flops(job, one.selection.selection);
     p.exact = exact.flops / product;
-    p.hutchinson = sample(job, groups[0], primal, plan.directions, nullptr);
+    p.hutchinson = sample(job, groups[0], primal, form, nullptr);
     if (options_.curvature == Curvature::hessian) {
-      p.split = sample(job_of(one, DiagMethod::split, least_probes), groups[0], primal, plan.directions, nullptr);
+      p.split = sample(job_of(one, DiagMethod::split, least_probes), groups[0], primal, form, nullptr);
       p.split_cost = 1 + direction_flops(job, one.selection.selection, Pass::adjoint) / product;
     }
     if (options_.probes >= 4 * kPilotBlock) {
       const DiagJob krylov = job_of(one, DiagMethod::krylov, kPilotProducts);
       Estimate e(groups[0], krylov);
       Ledger ledger(control_, 1);
-      grow_basis(krylov, e, primal, parameters_, plan.directions, 2 * kPilotBlock, ledger,
+      grow_basis(krylov, e, primal, parameters_, form, 2 * kPilotBlock, ledger,
                  {{}, {}, {}, at::zeros({0, one.selection.selection.size()}, at::kDouble)});
       products_ += static_cast<double>(ledger.products());
-      p.krylov = sample(krylov, groups[0], primal, plan.directions, &e);
+      p.krylov = sample(krylov, groups[0], primal, form, &e);
       p.basis = e.deflation->size();
       p.block = kPilotBlock;
       if (const auto& v = e.basis["variances"]; v.size() > 1) p.decay = decay(v[0][0], v[0][1], v[1][0], v[1][1]);
@@ -74,18 +79,17 @@ class Pilot {
   }
 
   /// Variance and square from a few samples, with e's deflation where there is one.
-  Sampled sample(const DiagJob& job, const ProbeGroup& group, PrimalBatches& primal, int64_t directions,
+  Sampled sample(const DiagJob& job, const ProbeGroup& group, PrimalBatches& primal, const RunForm& form,
                  const Estimate* e) {
     TensorMoments moments(group.selection, job.sums_of(group), 1);
     const int64_t first = int64_t{pilot_probes} + (e ? e->spent : 0);
     Ledger ledger(control_, 1);
-    ledger.begin({{}, {}, chunks_of(least_probes, directions), {}});
+    ledger.begin({{}, {}, chunks_of(least_probes, form.directions), {}});
     moments.begin_visit(0);
-    for_chunks(job, group, primal, parameters_, ledger, {}, 0, least_probes, directions,
+    for_chunks(job, group, primal, parameters_, ledger, {}, 0, least_probes, form.directions,
                [&](const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
-                 const Tensor z = draw(job, pass, group.selection, 0, place, first + k, count, options_.precision,
-                                       e ? &*e->deflation : nullptr)
-                                      .z;
+                 const Tensor z =
+                     draw(job, pass, group.selection, 0, place, first + k, count, form, e ? &*e->deflation : nullptr).z;
                  require_finite(z, first_.index[0]);
                  moments.add(z);
                });
@@ -111,6 +115,7 @@ class Pilot {
   Windows first_;
   const DiagOptions& options_;
   Program program_;
+  RunForm keep_;  // how weights and tape are kept
   Parameters parameters_;
   RunControl control_;
   double products_ = 0;
@@ -131,8 +136,11 @@ MethodChoice unpack(const nlohmann::json& note) {
 
 }  // namespace
 
-Plan plan_auto_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
-                    const Windows& windows, const DiagOptions& options) {
+namespace {
+
+/// Of the sampling methods, the largest.
+Plan plan_sampling(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
+                   const Windows& windows, const DiagOptions& options) {
   if (options.scope != ProbeScope::layer)
     throw std::invalid_argument(fmt::format("--method auto: not with --probe-scope {}, each layer has its own method",
                                             to_string(options.scope)));
@@ -146,12 +154,20 @@ Plan plan_auto_diag(const Model& model, const ResolvedSelection& selection, cons
     const Plan plan = plan_diag(model, selection, sums, windows, one);
     if (!largest || plan.peak() > largest->peak()) largest = plan;
   }
+  return *largest;
+}
+
+}  // namespace
+
+Plan plan_auto_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
+                    const Windows& windows, const DiagOptions& options) {
+  Plan largest = plan_sampling(model, selection, sums, windows, options);
   try {
     const Plan exact = plan_exact_diag(model, selection, sums, windows, options);
-    if (exact.peak() > largest->peak()) largest = exact;
+    if (exact.peak() > largest.peak()) largest = exact;
   } catch (const std::runtime_error&) {  // does not fit, and will not be chosen
   }
-  return *largest;
+  return largest;
 }
 
 DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& selection,
@@ -183,7 +199,7 @@ DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& se
       if (snapshots && snapshots->save({})) throw Interrupted(snapshots->file());
       return true;
     };
-    Pilot pilot(model, windows, options, stop);
+    Pilot pilot(model, windows, options, plan_sampling(model, selection, sums, windows, options), stop);
     for (size_t i = choices.size(); i < parts.size(); ++i) {
       choices.push_back(pilot.choose(parts[i], exact[i]));
       said.push_back(pack(choices[i]));

@@ -16,6 +16,7 @@
 #include "run/memory.h"
 #include "run/result_files.h"
 #include "run/scope_pilot.h"
+#include "run/streamed_weights.h"
 
 namespace hesper {
 namespace {
@@ -23,13 +24,13 @@ namespace {
 using at::Tensor;
 
 /// The first samples once more, everything in fp64.
-Tensor repeat_in_double(const DiagJob& job, const ProbeGroup& group, int64_t count) {
-  const Parameters parameters(job.model.weights.values, at::kDouble, job.options.device);
-  PrimalBatches primal(job.program, parameters, group.selection, job.windows, 1, at::kDouble);
+Tensor repeat_in_double(const DiagJob& job, const ProbeGroup& group, int64_t count, const RunForm& form) {
+  const Parameters parameters = make_parameters(job.model, job.program, job.options.device, form);
+  PrimalBatches primal(job.program, parameters, group.selection, job.windows, form);
   const Tape& tape = primal.tape(0);
   const TangentPass pass(job.program, parameters, group.selection, tape);
   const int64_t probe = job.options.method == DiagMethod::krylov ? int64_t{basis_probes} : 0;
-  return draw(job, pass, group.selection, 0, 0, probe, count, at::kDouble).z;
+  return draw(job, pass, group.selection, 0, 0, probe, count, form).z;
 }
 
 /// Sets what each group does next; false where all have stopped. Tells the ledger the largest bar.
@@ -134,26 +135,31 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
   Ledger ledger(control, job.b(), options.batch);
   const nlohmann::json& resumed = ledger.resumed();
 
-  bool joint = options.scope == ProbeScope::joint && several;
+  bool joint = options.scope != ProbeScope::layer && several;  // auto: the larger plan until the pilot has spoken
   GroupPlan plan = plan_groups(job.program, model, selection, probe_groups(selection, joint, options.device), sums,
                                windows, options);
   Tensor first;  // samples to repeat in fp64
   std::vector<ProbeGroup> groups;
   {
-    const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
+    const Parameters parameters = make_parameters(model, program, options.device, plan);
     const Selection here = selection.selection.to(options.device);
-    PrimalBatches primal(job.program, parameters, here, windows, plan.batch, plan.primal);
+    PrimalBatches primal(job.program, parameters, here, windows, plan);
     nlohmann::json pilot;
     if (options.scope == ProbeScope::automatic && several) {
       if (resumed.is_null()) {
-        joint = pilot_says_joint(job, primal, parameters, std::min(plan.directions, least_probes), pilot);
+        RunForm form = plan;
+        form.directions = std::min(plan.directions, least_probes);
+        joint = pilot_says_joint(job, primal, parameters, form, pilot);
       } else {
         joint = resumed.at("joint").get<bool>(), pilot = resumed.at("pilot");
       }
       result.notes["pilot"] = pilot;
-      if (joint)
-        plan = plan_groups(job.program, model, selection, probe_groups(selection, true, options.device), sums, windows,
+      if (!joint) {
+        const RunForm kept = plan;
+        plan = plan_groups(job.program, model, selection, probe_groups(selection, false, options.device), sums, windows,
                            options);
+        plan.streamed = kept.streamed, plan.spilled = kept.spilled;
+      }
     }
     groups = probe_groups(selection, joint, options.device);
     result.tensors.resize(selection.tensors.size());
@@ -171,8 +177,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
     }
     const nlohmann::json choices = plan_choices(plan);
     if (krylov)
-      grow_basis(job, estimates[0], primal, parameters, plan.directions, plan.basis, ledger,
-                 {choices, tensors, losses, first});
+      grow_basis(job, estimates[0], primal, parameters, plan, plan.basis, ledger, {choices, tensors, losses, first});
     for (size_t i = 0; i < estimates.size(); ++i) {
       Estimate& e = estimates[i];
       const int64_t left = options.probes - e.spent;
@@ -197,7 +202,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
                      plan.directions, [&](const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
                        if (k == 0) e.begin_visit(s);
                        const WindowSamples samples = draw(job, pass, e.group.selection, s, place, e.probes + k, count,
-                                                          options.precision, e.deflation ? &*e.deflation : nullptr);
+                                                          plan, e.deflation ? &*e.deflation : nullptr);
                        require_finite(samples.z, windows.index[static_cast<size_t>(s)]);
                        if (first_round && s == 0 && k == 0 && &e == estimates.data())
                          first.copy_(samples.z.narrow(0, 0, first.size(0)));
@@ -216,7 +221,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
   result.seconds = ledger.seconds();
   if (plan.measure_precision) {
     ledger.stop_here();
-    const Tensor exact = repeat_in_double(job, groups[0], first.size(0));
+    const Tensor exact = repeat_in_double(job, groups[0], first.size(0), plan.check_form);
     result.precision_error = (first - exact).norm().item<double>() / exact.norm().item<double>();
   }
   result.peak_memory = memory.peak();

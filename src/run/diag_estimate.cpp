@@ -15,17 +15,18 @@ std::vector<const UnitSums*> DiagJob::sums_of(const ProbeGroup& group) const {
 }
 
 WindowSamples draw(const DiagJob& job, const TangentPass& pass, const Selection& selection, int64_t window,
-                   int64_t place, int64_t first, int64_t count, at::ScalarType precision, const Deflation* deflation) {
+                   int64_t place, int64_t first, int64_t count, const RunForm& form, const Deflation* deflation) {
   const int64_t number = job.windows.index[static_cast<size_t>(window)];
   if (job.options.method == DiagMethod::split) {
     const AdjointStart start{AdjointStart::Kind::factor, job.options.seed, number, first, count};
     const Tensor g = gauss_newton_samples(pass, start, place);
-    const Tensor r = residual_samples(pass, selection, start, place, precision);
+    const Tensor r = residual_samples(pass, selection, start, place, form.precision, form.recompute);
     return {(g + r).cpu(), g.cpu(), r.cpu()};
   }
-  const Tensor v = rademacher(selection, job.options.seed, number, first, count, precision);
-  const Tensor z = deflation ? deflated_samples(*deflation, pass, selection, v, place, job.options.curvature)
-                             : hutchinson_samples(pass, selection, v, place, job.options.curvature);
+  const Tensor v = rademacher(selection, job.options.seed, number, first, count, form.precision);
+  const Tensor z = deflation
+                       ? deflated_samples(*deflation, pass, selection, v, place, job.options.curvature, form.recompute)
+                       : hutchinson_samples(pass, selection, v, place, job.options.curvature, form.recompute);
   return {z.cpu(), {}, {}};
 }
 

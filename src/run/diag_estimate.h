@@ -29,9 +29,10 @@ struct DiagJob {
 struct WindowSamples {
   at::Tensor z, gauss_newton, residual;
 };
-/// Probes [first, first + count) of window s, by the job's method; deflation: of P H P (deflation.h).
+/// Probes [first, first + count) of window s, by the job's method, in the form's precision; deflation: of P H P
+/// (deflation.h).
 WindowSamples draw(const DiagJob& job, const TangentPass& pass, const Selection& selection, int64_t window,
-                   int64_t place, int64_t first, int64_t count, at::ScalarType precision,
+                   int64_t place, int64_t first, int64_t count, const RunForm& form,
                    const Deflation* deflation = nullptr);
 
 /// Chunks of at most `directions`.

@@ -111,6 +111,7 @@ GroupPlan plan_groups(const Program& program, const Model& model, const Resolved
         continue;
       }
       if (larger.directions < plan.directions || larger.recompute != plan.recompute ||
+          larger.streamed != plan.streamed || larger.spilled != plan.spilled ||
           larger.measure_precision != plan.measure_precision)
         continue;
       plan = larger;
@@ -126,7 +127,7 @@ Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std
                const Windows& windows, const DiagOptions& options) {
   const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   return plan_groups(program, model, selection,
-                     probe_groups(selection, options.scope == ProbeScope::joint, options.device), sums, windows,
+                     probe_groups(selection, options.scope != ProbeScope::layer, options.device), sums, windows,
                      options);
 }
 

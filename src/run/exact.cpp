@@ -41,7 +41,6 @@ struct Job {
 Plan plan_of(const Job& job) {
   PlanRequest r = plan_request(job.program, job.model, job.selection, job.windows, job.options);
   r.pass = job.options.pass;
-  r.may_stream = job.options.engine == Engine::hesper;
   r.matrices = static_cast<int>(job.options.curvatures.size()) * (job.options.full_errors ? 2 : 1);
   return make_plan(r);
 }
@@ -72,10 +71,10 @@ std::vector<Tensor> window_rows(const TangentPass& pass, const Directions& v, in
 
 /// Columns `columns` of window 0's matrix once more, everything in fp64 by the two-pass product.
 Tensor repeat_in_double(const Job& job, const Tensor& columns, const Plan& plan) {
-  const Parameters parameters =
-      make_parameters(job.model, job.program, at::kDouble, Products::full, job.options.device, plan);
+  const RunForm& form = plan.check_form;
+  const Parameters parameters = make_parameters(job.model, job.program, job.options.device, form);
   const Tape tape =
-      run_primal(job.program, parameters, job.selection, job.tokens(0, 1), at::kDouble, nullptr, plan.spilled);
+      run_primal(job.program, parameters, job.selection, job.tokens(0, 1), form.primal, nullptr, form.spilled);
   release_free_memory();
   const TangentPass pass(job.program, parameters, job.selection, tape);
   Tensors rows;
@@ -83,7 +82,7 @@ Tensor repeat_in_double(const Job& job, const Tensor& columns, const Plan& plan)
     const Tensor some = columns.slice(0, i, std::min(i + check_directions, columns.numel()));
     const Tensor v = at::zeros({some.numel(), job.selection.size()}, at::kDouble).scatter_(1, some.unsqueeze(1), 1);
     const Directions directions = Directions::dense(job.selection, v, at::kDouble);
-    rows.push_back(pass.product(directions, 0, job.options.curvatures[0], plan.check_recomputes).cpu());
+    rows.push_back(pass.product(directions, 0, job.options.curvatures[0], form.recompute).cpu());
   }
   return at::cat(rows);
 }
@@ -121,8 +120,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
   Ledger ledger(control, b, plan.batch);
   ledger.begin({plan_choices(plan), {}, (n + plan.directions - 1) / plan.directions, totals.sums()});
   {
-    const Parameters parameters =
-        make_parameters(model, job.program, options.precision, options.products, options.device, plan);
+    const Parameters parameters = make_parameters(model, job.program, options.device, plan);
     std::optional<Tape> tape;
     std::optional<AutogradEngine> rival;
     int64_t held = -1;  // first window of the batch on the tape
@@ -212,22 +210,35 @@ double WindowLosses::standard_error() const {
   return (losses.std(0, true) / std::sqrt(static_cast<double>(losses.numel()))).item<double>();
 }
 
-WindowLosses compute_losses(const Model& model, const Windows& windows, at::ScalarType precision, int64_t batch,
-                            at::Device device, const OnProgress& on_progress) {
-  const at::NoGradGuard no_grad;
-  ExactOptions options;
-  options.device = device;
+Plan plan_losses(const Model& model, const Windows& windows, const EngineOptions& options) {
+  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   const Selection nothing;
-  const Job job(model, nothing, windows, options);
-  const Parameters parameters(model.weights.values, model.weights.values[0].scalar_type(), device);
+  PlanRequest r = plan_request(program, model, nothing, windows, options);
+  r.pass = Pass::primal;
+  r.precision = model.weights.values[0].scalar_type();  // as stored, each raised while it is used
+  r.columns = 1;
+  r.matrices = 0;
+  r.measure_precision = false;
+  return make_plan(r);
+}
+
+WindowLosses compute_losses(const Model& model, const Windows& windows, const EngineOptions& options,
+                            const OnProgress& on_progress) {
+  const at::NoGradGuard no_grad;
+  const Plan plan = plan_losses(model, windows, options);
+  ExactOptions engine;
+  engine.device = options.device;
+  const Selection nothing;
+  const Job job(model, nothing, windows, engine);
+  const Parameters parameters = make_parameters(model, job.program, options.device, plan);
   const int64_t b = job.b();
   WindowLosses out{at::zeros({b}, at::kDouble), windows.labels.slice(1, 1).ge(0).sum(1)};
   const Clock::time_point begin = Clock::now();
-  const std::vector<Unit> units = make_units(b, batch, 1, 1);
+  const std::vector<Unit> units = make_units(b, plan.batch, 1, 1);
   for (size_t i = 0; i < units.size(); ++i) {
     const Unit& u = units[i];
     out.losses.narrow(0, u.first_window, u.windows)
-        .copy_(run_forward(job.program, parameters, job.tokens(u.first_window, u.windows), precision));
+        .copy_(run_forward(job.program, parameters, job.tokens(u.first_window, u.windows), plan.primal));
     if (on_progress)
       on_progress({static_cast<int64_t>(units.size()), static_cast<int64_t>(i) + 1, static_cast<double>(i + 1),
                    seconds_since(begin)});

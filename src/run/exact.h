@@ -68,7 +68,9 @@ struct WindowLosses {
   double loss() const;            // sum CE / counted tokens
   double standard_error() const;  // of the mean over windows; NaN for one window
 };
-WindowLosses compute_losses(const Model& model, const Windows& windows, at::ScalarType precision, int64_t batch,
-                            at::Device device, const OnProgress& on_progress = {});
+/// Of options: device, batch, memory_limit, and primal, the precision of the pass.
+Plan plan_losses(const Model& model, const Windows& windows, const EngineOptions& options);
+WindowLosses compute_losses(const Model& model, const Windows& windows, const EngineOptions& options,
+                            const OnProgress& on_progress = {});
 
 }  // namespace hesper

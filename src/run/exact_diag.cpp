@@ -13,6 +13,7 @@
 #include "run/memory.h"
 #include "run/primal_batches.h"
 #include "run/result_files.h"
+#include "run/streamed_weights.h"
 #include "run/tensor_moments.h"
 #include "tangent/tangent_pass.h"
 
@@ -87,12 +88,13 @@ Tensor pick(const TangentPass::Forms& forms, Curvature kind) {
   return forms.gauss_newton + forms.residual;
 }
 
-/// Inputs (T, C) of the linear layer with this weight in one window of the tape; undefined for another parameter.
-Tensor inputs_of(const Program& program, const Tape& tape, int parameter, int64_t place) {
+/// Inputs (T, C) of the linear layer with this weight in one window of the tape, on the device; undefined for another
+/// parameter.
+Tensor inputs_of(const Program& program, const Tape& tape, int parameter, int64_t place, at::Device device) {
   const Linear* linear = linear_of(program, parameter);
   for (size_t i = 0; linear && i < program.ops().size(); ++i)
     if (program.ops()[i].get() == linear)
-      return linear->input(tape.ops[i]).narrow(0, place * tape.tokens.length, tape.tokens.length);
+      return linear->input(tape.ops[i]).narrow(0, place * tape.tokens.length, tape.tokens.length).to(device);
   return {};
 }
 
@@ -125,7 +127,7 @@ class WindowDiagonal {
   void fill(const Selection& selection, const std::vector<int64_t>& shape, Tensor d, Tensor at) const {
     const SelectedPart& part = selection.parts()[0];
     if (is_rectangle(part, shape)) {
-      const Tensor x = inputs_of(job_.program, tape_, part.parameter, place_);
+      const Tensor x = inputs_of(job_.program, tape_, part.parameter, place_, parameters_.device());
       if (x.defined()) {
         const Tensor basis = row_basis(x.index_select(1, part.cols.to(x.device())));
         if (basis.size(0) < part.cols.numel() && basis.size(0) <= directions_) return rows(part, shape, basis, d, at);
@@ -177,15 +179,15 @@ class WindowDiagonal {
 };
 
 /// Relative error of entries of one tensor in window 0, `d` (n), against the same in fp64.
-double measure_precision(const Job& job, const ResolvedSelection& tensor, const Tensor& d) {
+double measure_precision(const Job& job, const ResolvedSelection& tensor, const Tensor& d, const RunForm& form) {
   constexpr int64_t entries = 16;
   const SelectedPart& part = tensor.selection.parts()[0];
   const Tensor chosen = std::get<0>(at::randperm(part.size, at::kLong).slice(0, 0, entries).sort());
   Selection some;  // on the CPU
   some.add(part.parameter, tensor.tensors[0].shape, part.flat.index_select(0, chosen));
-  const Parameters parameters(job.model.weights.values, at::kDouble, job.options.device);
+  const Parameters parameters = make_parameters(job.model, job.program, job.options.device, form);
   const Selection here = some.to(job.options.device);
-  PrimalBatches primal(job.program, parameters, here, job.windows, 1, at::kDouble);
+  PrimalBatches primal(job.program, parameters, here, job.windows, form);
   const WindowDiagonal diagonal(job, parameters, primal.tape(0), 0, check_directions, [](int64_t) {});
   const Tensor exact = at::zeros({some.size()}, at::kDouble);
   diagonal.units(some, exact, at::zeros({}, at::kDouble));
@@ -251,9 +253,9 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
   ledger.begin({plan_choices(plan), {}, static_cast<int64_t>(parts.size()), tensors});
   DiagonalResult result;
   {
-    const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
+    const Parameters parameters = make_parameters(model, program, options.device, plan);
     const Selection here = selection.selection.to(options.device);
-    PrimalBatches primal(job.program, parameters, here, windows, plan.batch, plan.primal);
+    PrimalBatches primal(job.program, parameters, here, windows, plan);
     for (int64_t s = 0; s < b; ++s)
       for (size_t i = 0; i < parts.size(); ++i) {
         if (!ledger.next(s)) continue;
@@ -283,7 +285,7 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
   result.seconds = ledger.seconds();
   if (plan.measure_precision) {
     ledger.stop_here();
-    result.precision_error = measure_precision(job, parts[0], first);
+    result.precision_error = measure_precision(job, parts[0], first, plan.check_form);
   }
   result.device = options.device.str();
   result.precision =

@@ -12,6 +12,7 @@
 #include "run/memory.h"
 #include "run/primal_batches.h"
 #include "run/result_files.h"
+#include "run/streamed_weights.h"
 #include "run/tensor_moments.h"
 
 namespace hesper {
@@ -27,6 +28,12 @@ Plan plan_of(const Program& program, const Model& model, const Selection& select
     for (const SelectedPart& part : selection.parts()) r.beside += part.columns * part.columns * 8;
   Plan plan = make_plan(r);
   if (!is_sampled(o.kind)) plan.directions = 1;
+  if (o.kind == FisherKind::batch && plan.measure_precision) {  // a whole batch is repeated
+    plan.check_form.batch = plan.batch;
+    const std::optional<Memory> memory = fit_form(r, plan.check_form, plan.limit);
+    plan.measure_precision = memory.has_value();
+    plan.check = memory.value_or(Memory{});
+  }
   return plan;
 }
 
@@ -70,11 +77,9 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
   const Program program = build_program(model.config(), windows.ids.size(1), options.device);
   const Plan plan = plan_of(program, model, selection, sums, windows, options);
   const bool sampled = is_sampled(options.kind);
-  const auto sampler = [&](const Parameters& parameters, const Windows& of, int64_t probes, at::ScalarType primal) {
-    return FisherSampler{program,      parameters,   here,
-                         of,           options.kind, options.draw,
-                         options.seed, probes,       std::min(plan.directions, probes),
-                         plan.batch,   primal};
+  const auto sampler = [&](const Parameters& parameters, const Windows& of, int64_t probes, RunForm form) {
+    form.directions = std::min(form.directions, probes);
+    return FisherSampler{program, parameters, here, of, options.kind, options.draw, options.seed, probes, form};
   };
   FisherResult result;
   DiagonalResult& out = result.diagonal;
@@ -83,8 +88,8 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
   const Tensor first =
       at::zeros({sampled ? std::min({check_directions, plan.directions, options.probes}) : 1, n}, at::kDouble);
   {
-    const Parameters parameters(model.weights.values, options.precision, options.device, options.products);
-    const FisherSampler run = sampler(parameters, windows, options.probes, plan.primal);
+    const Parameters parameters = make_parameters(model, program, options.device, plan);
+    const FisherSampler run = sampler(parameters, windows, options.probes, plan);
     TensorMoments moments(selection, all_of(sums), run.units(), sampled ? Samples::random : Samples::exact);
     const Tensor losses = at::zeros({b}, at::kDouble);
     NamedTensors tensors = moments.all_sums("0");
@@ -119,10 +124,10 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
       out.tensors.push_back({moments.entries[i].bars(), moments.sums[i].bars(), nlohmann::json::object()});
   }
   if (plan.measure_precision) {
-    const Parameters parameters(model.weights.values, at::kDouble, options.device);
+    const Parameters parameters = make_parameters(model, program, options.device, plan.check_form);
     const Windows some = first_of(windows, options.kind == FisherKind::batch ? plan.batch : 1);
     Tensor exact;
-    sampler(parameters, some, first.size(0), at::kDouble)
+    sampler(parameters, some, first.size(0), plan.check_form)
         .run([](int64_t) { return true; }, [&](int64_t, const Tensor& z, const Tensor&) { exact = z.cpu(); });
     out.precision_error = (first - exact).norm().item<double>() / exact.norm().item<double>();
   }

@@ -27,10 +27,10 @@ bool is_sampled(FisherKind kind) { return kind == FisherKind::token || kind == F
 
 int64_t FisherSampler::units() const {
   const int64_t b = windows.ids.size(0);
-  return kind == FisherKind::batch ? (b + batch - 1) / batch : b;
+  return kind == FisherKind::batch ? (b + form.batch - 1) / form.batch : b;
 }
 
-int64_t FisherSampler::steps() const { return is_sampled(kind) ? (probes + directions - 1) / directions : 1; }
+int64_t FisherSampler::steps() const { return is_sampled(kind) ? (probes + form.directions - 1) / form.directions : 1; }
 
 void FisherSampler::run(const Wanted& wanted, const Take& take, Tensors* grams) const {
   if (kind == FisherKind::input_gram) return run_inputs(wanted, take, grams);
@@ -38,23 +38,23 @@ void FisherSampler::run(const Wanted& wanted, const Take& take, Tensors* grams) 
 }
 
 void FisherSampler::run_adjoints(const Wanted& wanted, const Take& take) const {
-  PrimalBatches batches(program, parameters, selection, windows, batch, primal);
+  PrimalBatches batches(program, parameters, selection, windows, form);
   AdjointStart start{kind == FisherKind::token ? AdjointStart::Kind::token_signs : draw, seed, 0, 0, 0};
   for (int64_t s = 0; s < units(); ++s) {
     std::optional<TangentPass> pass;
     start.window = windows.index[static_cast<size_t>(s)];
-    for (start.first_probe = 0; start.first_probe < probes; start.first_probe += directions) {
+    for (start.first_probe = 0; start.first_probe < probes; start.first_probe += form.directions) {
       if (!wanted(s)) continue;
-      if (!pass) pass.emplace(program, parameters, selection, batches.tape(s), adjoint_cut_rows(directions));
-      start.count = std::min(directions, probes - start.first_probe);
+      if (!pass) pass.emplace(program, parameters, selection, batches.tape(s), adjoint_cut_rows(form.directions));
+      start.count = std::min(form.directions, probes - start.first_probe);
       take(s, pass->adjoint(start, batches.place(s)).square_(), batches.losses().narrow(0, s, 1));
     }
   }
 }
 
 void FisherSampler::run_gradients(const Wanted& wanted, const Take& take) const {
-  const int64_t b = windows.ids.size(0), of_unit = kind == FisherKind::batch ? batch : 1;
-  PrimalBatches batches(program, parameters, selection, windows, batch, primal);
+  const int64_t b = windows.ids.size(0), of_unit = kind == FisherKind::batch ? form.batch : 1;
+  PrimalBatches batches(program, parameters, selection, windows, form);
   for (int64_t unit = 0; unit < units(); ++unit) {
     if (!wanted(unit)) continue;
     const int64_t first = unit * of_unit, count = std::min(of_unit, b - first);
@@ -70,7 +70,7 @@ void FisherSampler::run_inputs(const Wanted& wanted, const Take& take, Tensors* 
     if (!wanted(s)) continue;
     const LayerInputs read = run_layer_inputs(
         program, parameters, selection,
-        make_tokens(windows.ids.narrow(0, s, 1), windows.labels.narrow(0, s, 1), parameters.device()), primal);
+        make_tokens(windows.ids.narrow(0, s, 1), windows.labels.narrow(0, s, 1), parameters.device()), form.primal);
     Tensors z;
     for (size_t i = 0; i < selection.parts().size(); ++i) {
       const SelectedPart& part = selection.parts()[i];

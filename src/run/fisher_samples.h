@@ -11,6 +11,7 @@
 
 #include "ops/adjoint_start.h"
 #include "primal/primal.h"
+#include "run/forecast.h"
 #include "text/windows.h"
 
 namespace hesper {
@@ -28,10 +29,8 @@ struct FisherSampler {
   FisherKind kind;
   AdjointStart::Kind draw;  // of gauss_newton: factor or labels
   uint64_t seed;
-  int64_t probes;      // of a window, where they are sampled
-  int64_t directions;  // K
-  int64_t batch;       // windows of a primal pass
-  at::ScalarType primal;
+  int64_t probes;  // of a window, where they are sampled
+  RunForm form;
 
   /// Windows, or batches of them: what a sample is of.
   int64_t units() const;

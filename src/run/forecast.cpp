@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <numeric>
 #include <set>
 
 #include "ops/fused.h"
@@ -338,6 +339,11 @@ Memory forecast_memory(const RunShapes& r, const RunForm& form) {
     if (splits(form.products)) factor = std::max(factor, entries * 6);
   }
   m.weights += factor + largest * cuts_of(r, form).workers;
+  if (r.device.is_cpu()) {  // copies of many sizes come and go (an fp16 LLaMA of width 640, T = 64: 20 to 30 MiB)
+    std::vector<int> all(r.stored.size());
+    std::iota(all.begin(), all.end(), 0);
+    m.weights += heap_holes(std::max(largest, raised(r, form, all)));
+  }
   if (form.streamed && !r.device.is_cpu()) m.weights += bytes_in_flight(*r.program, r.parameter_shapes, r.stored);
   if (r.device.is_cpu()) m.weights += r.loaded;
   m.result = result_bytes(w, form);

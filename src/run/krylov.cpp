@@ -18,13 +18,13 @@ enum class Step { start, join, look, done };
 
 class Growth {
  public:
-  Growth(const DiagJob& job, Estimate& e, PrimalBatches& primal, const Parameters& parameters, int64_t directions,
+  Growth(const DiagJob& job, Estimate& e, PrimalBatches& primal, const Parameters& parameters, const RunForm& form,
          Ledger& ledger, const KrylovState& state)
       : job_(job),
         e_(e),
         primal_(primal),
         parameters_(parameters),
-        directions_(directions),
+        form_(form),
         ledger_(ledger),
         state_(state),
         block_(krylov_block(job.options.probes)) {}
@@ -88,7 +88,7 @@ class Growth {
                  {"rows", rows}});
     NamedTensors tensors = state_.tensors;
     tensors.insert(tensors.end(), more.begin(), more.end());
-    ledger_.begin({state_.plan, note, chunks_of(products, directions_), tensors});
+    ledger_.begin({state_.plan, note, chunks_of(products, form_.directions), tensors});
   }
 
   /// f(s, pass, place, first, count) for all windows and chunks of `rows` directions.
@@ -96,7 +96,7 @@ class Growth {
   void chunks(int64_t rows, const Tensor& losses, F f) {
     for (int64_t s = 0; s < job_.b(); ++s)
       for_chunks(
-          job_, e_.group, primal_, parameters_, ledger_, losses, s, rows, directions_,
+          job_, e_.group, primal_, parameters_, ledger_, losses, s, rows, form_.directions,
           [&](const TangentPass& pass, int64_t place, int64_t k, int64_t count) { f(s, pass, place, k, count); });
     e_.spent += rows;
   }
@@ -109,8 +109,8 @@ class Growth {
     chunks(block_, state_.losses, [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
       const Tensor v = rademacher(e_.group.selection, job_.options.seed, number, int64_t{basis_probes} + k, count,
                                   job_.options.precision);
-      const Tensor h =
-          pass.product(Directions::dense(e_.group.selection, v, v.scalar_type()), place, job_.options.curvature);
+      const Tensor h = pass.product(Directions::dense(e_.group.selection, v, v.scalar_type()), place,
+                                    job_.options.curvature, form_.recompute);
       require_finite(h, job_.windows.index[static_cast<size_t>(s)]);
       mean.narrow(0, k, count).add_(h, 1 / static_cast<double>(job_.b()));
       if (s == 0 && k == 0) {
@@ -127,8 +127,8 @@ class Growth {
     begin(Step::join, block.size(0), block.size(0), {{"q", e_.deflation->rows()}, {"block", block}, {"next", mean}});
     chunks(block.size(0), {}, [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
       const Tensor q = block.narrow(0, k, count);
-      const Tensor h =
-          pass.product(Directions::dense(e_.group.selection, q, q.scalar_type()), place, job_.options.curvature);
+      const Tensor h = pass.product(Directions::dense(e_.group.selection, q, q.scalar_type()), place,
+                                    job_.options.curvature, form_.recompute);
       require_finite(h, job_.windows.index[static_cast<size_t>(s)]);
       const Deflation::Known known = e_.deflation->known(block, k, h);
       e_.all.shift(s, known.diagonal.cpu());
@@ -150,8 +150,7 @@ class Growth {
     const int64_t first = int64_t{pilot_probes} + e_.spent;
     chunks(kPilot, {}, [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
       if (k == 0) pilot.begin_visit(s);
-      pilot.add(
-          draw(job_, pass, e_.group.selection, s, place, first + k, count, job_.options.precision, &*e_.deflation).z);
+      pilot.add(draw(job_, pass, e_.group.selection, s, place, first + k, count, form_, &*e_.deflation).z);
     });
     Look out{0, job_.options.rule ? 0 : kInfinite};
     for (size_t i = 0; i < pilot.entries.size(); ++i) {
@@ -169,7 +168,7 @@ class Growth {
   Estimate& e_;
   PrimalBatches& primal_;
   const Parameters& parameters_;
-  int64_t directions_;
+  const RunForm& form_;
   Ledger& ledger_;
   const KrylovState& state_;
   int64_t block_;
@@ -198,8 +197,8 @@ int64_t best_basis(double a, int64_t r, double left, double needed) {
 }
 
 void grow_basis(const DiagJob& job, Estimate& e, PrimalBatches& primal, const Parameters& parameters,
-                int64_t directions, int64_t room, Ledger& ledger, const KrylovState& state) {
-  Growth(job, e, primal, parameters, directions, ledger, state).run(room);
+                const RunForm& form, int64_t room, Ledger& ledger, const KrylovState& state) {
+  Growth(job, e, primal, parameters, form, ledger, state).run(room);
 }
 
 nlohmann::json basis_note(const Estimate& e) {

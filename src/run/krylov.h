@@ -31,7 +31,7 @@ struct KrylovState {
 /// Gives `e` its deflation with at most `room` vectors, and its moments the part known from it; goes on in the stage
 /// that the ledger was resumed in.
 void grow_basis(const DiagJob& job, Estimate& e, PrimalBatches& primal, const Parameters& parameters,
-                int64_t directions, int64_t room, Ledger& ledger, const KrylovState& state);
+                const RunForm& form, int64_t room, Ledger& ledger, const KrylovState& state);
 
 /// What the stage after it needs to find the basis again, beside the rows of the deflation.
 nlohmann::json basis_note(const Estimate& e);

@@ -19,6 +19,17 @@ constexpr double kDoubleCost = 2.2;
 // what the pictures take (measured at n = 1,200: 26 to 46 MiB beside the entries' 34; at n = 5,000 26 bytes an entry).
 constexpr int64_t kWriting = 24, kPictures = int64_t{32} << 20;
 
+// What costs least first: everything kept, then weights that come at every use, then a block's tangents made twice,
+// then a tape that comes and goes (between a GPU and its host).
+struct Way {
+  bool streamed, spilled, recompute;
+};
+constexpr Way kWays[] = {{false, false, false}, {true, false, false}, {false, false, true},
+                         {true, false, true},   {true, true, false},  {true, true, true}};
+bool is_possible(const Way& way, Pass pass, at::Device device) {
+  return (!way.spilled || !device.is_cpu()) && (!way.recompute || pass == Pass::two_pass);
+}
+
 struct Work {
   double primal, gram, two_pass, again, adjoint;
 };
@@ -85,6 +96,16 @@ PlanRequest plan_request(const Program& program, const Model& model, const Selec
 
 int64_t precision_columns(int64_t n) { return std::min(n, std::max<int64_t>(4, n / 16)); }
 
+std::optional<Memory> fit_form(const RunShapes& shapes, RunForm& form, int64_t limit) {
+  const bool twice = form.recompute;
+  for (const Way& way : kWays) {
+    if (!is_possible(way, form.pass, shapes.device) || (twice && !way.recompute)) continue;
+    form.streamed = way.streamed, form.spilled = way.spilled, form.recompute = way.recompute;
+    if (const Memory m = forecast_memory(shapes, form); m.total() <= limit) return m;
+  }
+  return std::nullopt;
+}
+
 Plan make_plan(const PlanRequest& r) {
   const int64_t n = r.columns > 0 ? r.columns : r.selection->size();
   if (r.pass == Pass::gram && r.directions > 0 && r.directions < n)
@@ -124,22 +145,11 @@ Plan make_plan(const PlanRequest& r) {
 
   const bool gram_wanted =
       r.pass ? *r.pass == Pass::gram : work.gram <= work.two_pass && (r.directions == 0 || r.directions >= n);
-  // What costs least first: everything kept, then weights that come at every use, then a block's tangents made twice,
-  // then a tape that comes and goes.
-  struct Way {
-    bool streamed, spilled, recompute;
-  };
   bool ok = false;
-  for (const Way& way : {Way{false, false, false},
-                         {true, false, false},
-                         {false, false, true},
-                         {true, false, true},
-                         {true, true, false},
-                         {true, true, true}}) {
-    if ((way.streamed && !r.may_stream) || (way.spilled && cpu)) continue;
+  for (const Way& way : kWays) {
     plan.streamed = way.streamed, plan.spilled = way.spilled;
-    ok = gram_wanted && !way.recompute && fits(Pass::gram, n, false);
-    if (!ok && r.pass != Pass::gram && (chunked == Pass::two_pass || !way.recompute)) ok = chunks_fit(way.recompute);
+    ok = gram_wanted && is_possible(way, Pass::gram, r.device) && fits(Pass::gram, n, false);
+    if (!ok && r.pass != Pass::gram && is_possible(way, chunked, r.device)) ok = chunks_fit(way.recompute);
     if (ok) break;
   }
   if (cpu && r.matrices > 0) plan.writing = plan.memory.library + kPictures + n * n * (8 * r.matrices + kWriting);
@@ -153,18 +163,13 @@ Plan make_plan(const PlanRequest& r) {
   plan.units = batches * ((n + plan.directions - 1) / plan.directions);
 
   if (r.measure_precision && r.precision != at::kDouble) {
-    for (const bool recompute : {false, true}) {
-      if (plan.measure_precision) break;
-      RunForm form = plan;
-      form.pass = plan.pass == Pass::gram ? Pass::two_pass : plan.pass;
-      form.directions = std::min(check_directions, precision_columns(n));
-      form.recompute = recompute, form.batch = 1;
-      form.precision = form.primal = at::kDouble, form.products = Products::full;
-      plan.check = forecast_memory(r, form);
-      plan.measure_precision = plan.check.total() <= plan.limit;
-      plan.check_recomputes = recompute;
-    }
-    if (!plan.measure_precision) plan.check = {};
+    RunForm& form = plan.check_form;
+    form.pass = plan.pass == Pass::gram ? Pass::two_pass : plan.pass;
+    form.directions = std::min(check_directions, precision_columns(n));
+    form.precision = form.primal = at::kDouble;
+    const std::optional<Memory> memory = fit_form(r, form, plan.limit);
+    plan.measure_precision = memory.has_value();
+    plan.check = memory.value_or(Memory{});
   }
   return plan;
 }

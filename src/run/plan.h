@@ -37,16 +37,15 @@ struct PlanRequest : RunShapes {
   int64_t directions = 0;                 // K; 0: the planner chooses
   int64_t memory_limit = 0;               // bytes
   bool measure_precision = true;          // a few columns of one window are repeated in fp64 at the end
-  bool may_stream = false;                // the run can do without weights and tape on the device
   int64_t columns = 0;  // directions of a window in the whole run (probes, steps); 0: one a selected weight
 };
 
 struct Plan : RunForm {  // directions: all n for the Gram pass
   Memory memory;
-  Memory check;         // the fp64 repeat of a few columns, after the rest has gone; zero when it is left out
+  RunForm check_form;   // of the fp64 repeat of a few columns, after the rest has gone
+  Memory check;         // its memory; zero when it is left out
   int64_t writing = 0;  // the matrices, one of them as a file and its spectrum: after all that; CPU alone
   bool measure_precision = false;
-  bool check_recomputes = false;
   int64_t peak() const { return std::max({memory.total(), check.total(), writing}); }
   int64_t limit = 0;                           // bytes allowed
   int64_t units = 0;                           // (batch of windows, chunk of directions)
@@ -61,6 +60,10 @@ PlanRequest plan_request(const Program& program, const Model& model, const Selec
 inline constexpr int64_t check_directions = 2;
 /// Columns of one window that are repeated in fp64 for the precision error: max(4, n/16), at most n.
 int64_t precision_columns(int64_t n);
+
+/// Settles how the form keeps weights, tape and tangents: sets streamed, spilled and (where it was not set before)
+/// recompute to what costs least and fits `limit`. Empty: nothing does.
+std::optional<Memory> fit_form(const RunShapes& shapes, RunForm& form, int64_t limit);
 
 /// Throws std::runtime_error with both numbers when the smallest plan does not fit, std::invalid_argument for a request
 /// that contradicts itself (Gram pass with fewer directions than weights).

@@ -7,6 +7,7 @@
 #include "model/build_program.h"
 #include "primal/primal.h"
 #include "run/memory.h"
+#include "run/streamed_weights.h"
 #include "tangent/tangent_pass.h"
 
 namespace hesper {
@@ -32,12 +33,11 @@ Selection some_of(const Selection& all, const Model& model) {
   return out;
 }
 
-bool fits(PlanRequest r, const Selection& some, int64_t limit) {
+/// Settles both forms; false where one of them does not fit.
+bool fit_trials(PlanRequest r, const Selection& some, RunForm& wide, RunForm& low) {
   r.selection = &some;
   r.windows = 1;
-  const RunForm wide{Pass::two_pass, check_directions, true, 1, at::kDouble, at::kDouble};
-  const RunForm gram{Pass::gram, some.size(), false, 1, at::kFloat, at::kDouble};
-  return std::max(forecast_memory(r, wide).total(), forecast_memory(r, gram).total()) <= limit;
+  return fit_form(r, wide, r.memory_limit) && fit_form(r, low, r.memory_limit);
 }
 
 }  // namespace
@@ -64,7 +64,9 @@ std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& 
   const Selection some = some_of(selection, model), there = some.to(device);
   const Program program = build_program(model.config(), windows.ids.size(1), device);
   const PlanRequest request = plan_request(program, model, selection, windows, options);
-  if (!fits(request, some, request.memory_limit)) return {};
+  RunForm wide{Pass::two_pass, check_directions, true, 1, at::kDouble, at::kDouble};
+  RunForm low{Pass::gram, some.size(), false, 1, at::kFloat, at::kDouble};
+  if (!fit_trials(request, some, wide, low)) return {};
   const Tokens tokens = make_tokens(windows.ids.narrow(0, 0, 1), windows.labels.narrow(0, 0, 1), device);
 
   const auto products = [&](const TangentPass& pass, at::ScalarType working, int64_t at_once) {
@@ -77,18 +79,18 @@ std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& 
   };
   Tensor exact;
   {
-    const Parameters wide(model.weights.values, at::kDouble, device);
-    const Tape tape = run_primal(program, wide, there, tokens, at::kDouble);
-    exact = products(TangentPass(program, wide, there, tape), at::kDouble, check_directions);
+    const Parameters parameters = make_parameters(model, program, device, wide);
+    const Tape tape = run_primal(program, parameters, there, tokens, at::kDouble, nullptr, wide.spilled);
+    exact = products(TangentPass(program, parameters, there, tape), at::kDouble, check_directions);
   }
   // All but the last work in fp32, over one tape.
-  const Parameters low(model.weights.values, at::kFloat, device);
-  const Tape tape = run_primal(program, low, there, tokens, at::kDouble);
+  const Parameters once = make_parameters(model, program, device, low);
+  const Tape tape = run_primal(program, once, there, tokens, at::kDouble, nullptr, low.spilled);
   std::vector<PrecisionTrial> trials;
   for (const TangentPrecision& precision : tangent_precisions(device)) {
     trials.push_back({precision});
     if (precision.working == at::kDouble) break;
-    const Parameters parameters = low.with(precision.products);
+    const Parameters parameters = once.with(precision.products);
     const TangentPass pass(program, parameters, there, tape);
     const auto forms = pass.second_order(Directions::units(there, 0, there.size(), precision.working), 0);
     for (const Tensor& h :

@@ -10,25 +10,24 @@
 namespace hesper {
 
 PrimalBatches::PrimalBatches(const Program& program, const Parameters& parameters, const Selection& selection,
-                             const Windows& windows, int64_t batch, at::ScalarType precision, const Directions* along)
+                             const Windows& windows, const RunForm& form, const Directions* along)
     : program_(program),
       parameters_(parameters),
       selection_(selection),
       windows_(windows),
-      batch_(batch),
-      precision_(precision),
+      form_(form),
       along_(along),
       losses_(at::zeros({windows.ids.size(0)}, at::kDouble)) {}
 
 const Tape& PrimalBatches::tape(int64_t window) {
-  if (window / batch_ == held_) return *tape_;
+  if (window / form_.batch == held_) return *tape_;
   const Clock::time_point begin = Clock::now();
   tape_.reset();
-  held_ = window / batch_;
-  const int64_t first = held_ * batch_, count = std::min(batch_, windows_.ids.size(0) - first);
+  held_ = window / form_.batch;
+  const int64_t first = held_ * form_.batch, count = std::min(form_.batch, windows_.ids.size(0) - first);
   const Tokens tokens =
       make_tokens(windows_.ids.narrow(0, first, count), windows_.labels.narrow(0, first, count), parameters_.device());
-  tape_.emplace(run_primal(program_, parameters_, selection_, tokens, precision_, along_));
+  tape_.emplace(run_primal(program_, parameters_, selection_, tokens, form_.primal, along_, form_.spilled));
   losses_.narrow(0, first, count).copy_(tape_->losses);
   for (int64_t s = 0; s < count; ++s) require_finite(tape_->losses[s], windows_.index[first + s]);
   seconds_ += seconds_since(begin);

@@ -4,20 +4,21 @@
 
 #include "model/model.h"
 #include "primal/primal.h"
+#include "run/forecast.h"
 #include "text/windows.h"
 
 namespace hesper {
 
 class PrimalBatches {
  public:
-  /// All arguments outlive it; `along` as run_primal has it.
+  /// form: batch, primal and spilled. All other arguments outlive it; `along` as run_primal has it.
   PrimalBatches(const Program& program, const Parameters& parameters, const Selection& selection,
-                const Windows& windows, int64_t batch, at::ScalarType precision, const Directions* along = nullptr);
+                const Windows& windows, const RunForm& form, const Directions* along = nullptr);
 
   /// Tape of the batch that holds `window`; valid until a window of another batch is asked for.
   const Tape& tape(int64_t window);
   /// Place of `window` in that tape.
-  int64_t place(int64_t window) const { return window % batch_; }
+  int64_t place(int64_t window) const { return window % form_.batch; }
 
   const at::Tensor& losses() const { return losses_; }  // (b) fp64, of the windows met so far
   double loss() const;                                  // sum of cross entropies / predicted tokens
@@ -28,8 +29,7 @@ class PrimalBatches {
   const Parameters& parameters_;
   const Selection& selection_;
   const Windows& windows_;
-  int64_t batch_;
-  at::ScalarType precision_;
+  RunForm form_;
   const Directions* along_;
   at::Tensor losses_;
   double seconds_ = 0;

@@ -14,6 +14,7 @@
 #include "run/memory.h"
 #include "run/primal_batches.h"
 #include "run/rank_proxies.h"
+#include "run/streamed_weights.h"
 #include "tangent/tangent_pass.h"
 
 namespace hesper {
@@ -74,6 +75,7 @@ class Run {
         windows_(windows),
         options_(options),
         program_(build_program(model.config(), windows.ids.size(1), options.device)),
+        plan_(plan_quadratic(model, named, windows, options)),
         ledger_(control, b(), batch_of(windows, options)),
         gradient_(std::vector<int64_t>{k()}),
         gauss_newton_(std::vector<int64_t>{k(), k()}),
@@ -86,15 +88,16 @@ class Run {
     if (options.rank) proxies_ = {zeros({b(), k()}), zeros({b(), k()}), zeros({b(), k()}), zeros({b(), k()})};
     // Of a window: its forms, then every loss in turn.
     const int64_t moved = moved_losses_.size(0) + (options.actual_each ? k() : 0);
-    ledger_.begin({plan_choices(plan_quadratic(model, named, windows, options)), {}, 1 + moved + (moved > 0), sums()});
+    ledger_.begin({plan_choices(plan_), {}, 1 + moved + (moved > 0), sums()});
   }
 
   QuadraticResult result() {
     const PeakMemory memory(options_.device);
     forms();
+    release_free_memory();
     mark_ = Clock::now();
     // As stored, each raised to the precision of the pass while it is used.
-    const Parameters base(model_.weights.values, model_.weights.values[0].scalar_type(), options_.device);
+    const Parameters base = make_parameters(model_, program_, options_.device, plan_.check_form);
     if (!options_.steps.empty() || options_.actual_each) measure(base, base_losses_);
     for (size_t i = 0; i < options_.steps.size(); ++i)
       measure(moved(base, options_.steps[i], [](const Move&) { return true; }), moved_losses_[static_cast<int64_t>(i)]);
@@ -134,8 +137,8 @@ class Run {
   void forms() {
     const Selection selection = named_.selection();
     const Directions v = named_.directions(options_.precision, options_.device);
-    const Parameters parameters(model_.weights.values, options_.precision, options_.device);
-    PrimalBatches primal(program_, parameters, selection, windows_, options_.batch, *options_.primal, &v);
+    const Parameters parameters = make_parameters(model_, program_, options_.device, plan_);
+    PrimalBatches primal(program_, parameters, selection, windows_, plan_, &v);
     for (int64_t s = 0; s < b(); ++s) {
       if (!ledger_.next(s)) continue;
       const double before = primal.seconds();
@@ -170,8 +173,10 @@ class Run {
     for (const Move& move : named_.moves) {
       if (!wanted(move)) continue;
       Tensor& value = values[move.parameter];
-      if (!value.defined()) value = base.stored(move.parameter);
-      value = value.to(c10::promoteTypes(value.scalar_type(), move.values.scalar_type())).add(move.values, e);
+      const Tensor& stored = base.stored(move.parameter);
+      if (!value.defined())
+        value = stored.to(c10::promoteTypes(stored.scalar_type(), move.values.scalar_type()), false, true);
+      value.add_(move.values, e);
     }
     return base.with({values.begin(), values.end()});
   }
@@ -246,6 +251,7 @@ class Run {
   const Windows& windows_;
   const QuadraticOptions& options_;
   const Program program_;
+  const Plan plan_;
   Ledger ledger_;
   Spread gradient_, gauss_newton_, residual_, hessian_;
   Tensor losses_, first_order_, second_order_;  // (b), the latter of all directions together
@@ -291,19 +297,22 @@ Plan plan_quadratic(const Model& model, const NamedDirections& directions, const
 
   if (options.steps.empty() && !options.actual_each) return plan;
 
-  // The actual losses: one forward pass at a time at moved weights, when the forms have gone.
+  // The actual losses: one forward pass at a time at moved weights (in the moves' type, and rounded to the stored one),
+  // when the forms have gone.
   const Selection nothing;
   r.selection = &nothing;
   r.carried = r.matrices = 0;
-  r.beside = (cpu ? 2 : 1) * stored;
-  plan.check = forecast_memory(r, {.pass = Pass::primal,
-                                   .batch = measured_batch(windows, options),
-                                   .precision = model.weights.values[0].scalar_type(),
-                                   .primal = options.precision});
-  if (plan.check.total() > plan.limit)
+  r.beside = (cpu ? 2 : 1) * stored + directions.bytes(model.weights.values[0].scalar_type());
+  plan.check_form = {.pass = Pass::primal,
+                     .batch = measured_batch(windows, options),
+                     .precision = model.weights.values[0].scalar_type(),
+                     .primal = options.precision};
+  const std::optional<Memory> memory = fit_form(r, plan.check_form, plan.limit);
+  if (!memory)
     throw std::runtime_error(fmt::format("memory: the actual losses need {:.0f} MiB, {:.0f} MiB are allowed",
-                                         static_cast<double>(plan.check.total()) / (1 << 20),
+                                         static_cast<double>(forecast_memory(r, plan.check_form).total()) / (1 << 20),
                                          static_cast<double>(plan.limit) / (1 << 20)));
+  plan.check = *memory;
   return plan;
 }
 

@@ -90,11 +90,11 @@ WindowProxies window_proxies(const Program& program, const Parameters& parameter
       layer.db = move.values;
   }
   for (auto& [where, layer] : layers) {
-    for (Tensor* t : {&layer.dW, &layer.db})
+    for (Tensor* t : {&layer.x, &layer.y_bar, &layer.dW, &layer.db})  // the tape may lie on the host
       if (t->defined()) *t = t->to(parameters.device(), parameters.working());
     out.fisher[where.first] += layer.fisher();
     out.output_error[where.first] += layer.output_error();
-    layer.dW = layer.db = Tensor();
+    layer = {};
   }
   return out;
 }

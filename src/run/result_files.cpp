@@ -92,8 +92,8 @@ void check_writable(const fs::path& folder) {
 // model_input_bs: windows of a primal pass; tangent passes take them one at a time.
 json plan_json(const Plan& plan) {
   return {{"pass", to_string(plan.pass)}, {"directions", plan.directions}, {"recompute", plan.recompute},
-          {"model_input_bs", plan.batch}, {"units", plan.units},           {"planned_memory", plan.peak()},
-          {"memory_limit", plan.limit}};
+          {"streamed", plan.streamed},    {"spilled", plan.spilled},       {"model_input_bs", plan.batch},
+          {"units", plan.units},          {"planned_memory", plan.peak()}, {"memory_limit", plan.limit}};
 }
 
 void write_json(const fs::path& path, const json& json) {

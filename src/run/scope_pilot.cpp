@@ -6,15 +6,15 @@
 namespace hesper {
 
 std::vector<double> pilot_variances(const DiagJob& job, const ProbeGroup& group, PrimalBatches& primal,
-                                    const Parameters& parameters, int64_t count, int64_t directions) {
+                                    const Parameters& parameters, int64_t count, const RunForm& form) {
   const Tape own = narrowed(primal.tape(0), job.program, group.selection);
   const TangentPass pass(job.program, parameters, group.selection, own);
   DiagonalMoments moments(group.selection.size(), 1);
   moments.begin_visit(0);
-  for (int64_t k = 0; k < count; k += directions)
-    moments.add(draw(job, pass, group.selection, 0, 0, int64_t{pilot_probes} + k, std::min(directions, count - k),
-                     job.options.precision)
-                    .z);
+  for (int64_t k = 0; k < count; k += form.directions)
+    moments.add(
+        draw(job, pass, group.selection, 0, 0, int64_t{pilot_probes} + k, std::min(form.directions, count - k), form)
+            .z);
   const DiagonalBars bars = moments.bars();
   std::vector<double> out;
   for (const SelectedPart& part : group.selection.parts())
@@ -22,12 +22,12 @@ std::vector<double> pilot_variances(const DiagJob& job, const ProbeGroup& group,
   return out;
 }
 
-bool pilot_says_joint(const DiagJob& job, PrimalBatches& primal, const Parameters& parameters, int64_t directions,
+bool pilot_says_joint(const DiagJob& job, PrimalBatches& primal, const Parameters& parameters, const RunForm& form,
                       nlohmann::json& note) {
   const std::vector<ProbeGroup> together = probe_groups(job.selection, true, job.options.device),
                                 alone = probe_groups(job.selection, false, job.options.device);
   const auto variances = [&](const ProbeGroup& group) {
-    return pilot_variances(job, group, primal, parameters, least_probes, directions);
+    return pilot_variances(job, group, primal, parameters, least_probes, form);
   };
   const std::vector<double> joint = variances(together[0]);
   double log_ratio = 0, layers = 0;

@@ -31,14 +31,13 @@ int64_t bytes_in_flight(const Program& program, const std::vector<std::vector<in
   return 2 * most;
 }
 
-Parameters make_parameters(const Model& model, const Program& program, at::ScalarType precision, Products products,
-                           at::Device device, const RunForm& form) {
+Parameters make_parameters(const Model& model, const Program& program, at::Device device, const RunForm& form) {
   const Tensors& values = model.weights.values;
-  if (!form.streamed) return Parameters(values, precision, device, products);
+  if (!form.streamed) return Parameters(values, form.precision, device, form.products);
   std::vector<std::vector<int64_t>> shapes;
   std::vector<at::ScalarType> stored;
   for (const at::Tensor& value : values) shapes.push_back(value.sizes().vec()), stored.push_back(value.scalar_type());
-  return Parameters::streamed(values, precision, device, products, weight_order(program),
+  return Parameters::streamed(values, form.precision, device, form.products, weight_order(program),
                               bytes_in_flight(program, shapes, stored));
 }
 

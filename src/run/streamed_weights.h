@@ -17,8 +17,7 @@ std::vector<int> weight_order(const Program& program);
 int64_t bytes_in_flight(const Program& program, const std::vector<std::vector<int64_t>>& shapes,
                         const std::vector<at::ScalarType>& stored);
 
-/// The model's parameters as the plan wants them: kept on the device, or streamed.
-Parameters make_parameters(const Model& model, const Program& program, at::ScalarType precision, Products products,
-                           at::Device device, const RunForm& form);
+/// The model's parameters as a form wants them: in its precision and kept on the device, or streamed.
+Parameters make_parameters(const Model& model, const Program& program, at::Device device, const RunForm& form);
 
 }  // namespace hesper

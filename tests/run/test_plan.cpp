@@ -7,13 +7,13 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <thread>
 
 #include "checkpoint/safetensors.h"
 #include "cli/tool.h"
 #include "model/config.h"
 #include "model/tensor_names.h"
-#include "report/pt_file.h"
 
 namespace hesper {
 namespace {
@@ -32,9 +32,10 @@ int64_t anonymous_bytes(pid_t process) {
   return 0;
 }
 
-/// `hesper exact` in `folder`, its memory read every two milliseconds.
-Measured run_exact(const fs::path& folder, const Words& words) {
-  const Words all = Words{"exact", "--json", "--overwrite", "--out", "out"} + words;
+/// The command in `folder`, its memory read every two milliseconds.
+Measured measure_run(const fs::path& folder, const Words& words) {
+  const bool writes = words[0] != "perplexity";
+  const Words all = words + Words{"--json"} + (writes ? Words{"--overwrite", "--out", "out"} : Words{});
   const std::string out = folder / ".out";
   const pid_t process = start_tool(folder, all, out, folder / ".err");
   Measured m;
@@ -64,10 +65,13 @@ fs::path random_model(const TemporaryFolder& folder, const nlohmann::json& confi
 class PlannedMemory : public testing::Test {
  protected:
   void SetUp() override { write_npy(folder / "ids.npy", at::randint(4, 2000, {2048}, at::kInt)); }
-  /// The peak is what was planned, up to 15% either way.
+  /// The peak is what was planned, up to 15% either way. words: of `hesper exact`, or of a command that they begin
+  /// with.
   nlohmann::json expect_planned(const fs::path& model, const Words& words) {
+    const Words command = words[0].starts_with("--") ? Words{"exact"} + words : words;
     const auto measure = [&] {
-      return run_exact(folder.path, Words{"--model", model.string(), "--token-ids", "ids.npy"} + words);
+      fs::remove_all(folder / "out");
+      return measure_run(folder.path, command + Words{"--model", model.string(), "--token-ids", "ids.npy"});
     };
     const Measured m = measure();
     if (m.result.is_null()) return {};
@@ -130,26 +134,69 @@ TEST_F(PlannedMemory, RecomputationFitsASmallerLimit) {
 }
 
 // An fp16 model whose fp32 copy does not fit: weights are converted at every use, and the bits stay.
-TEST_F(PlannedMemory, StreamedWeightsFitASmallerLimit) {
-  nlohmann::json config = kLlama;
-  config["hidden_size"] = 640, config["intermediate_size"] = 1920, config["num_hidden_layers"] = 8;
-  config["num_attention_heads"] = 10;
-  const fs::path model = random_model(folder, config, at::kHalf);
-  const Words run{"--b",    "2",        "--t",          "8", "--seqlen",           "64",  "--block", "6",
-                  "--pass", "two-pass", "--directions", "8", "--primal-precision", "fp32"};
-  const auto matrix = [&] {
-    for (const auto& entry : fs::directory_iterator(folder / "out"))
-      if (entry.path().extension() == ".pt") return read_pt(entry.path());
-    return at::Tensor();
-  };
-  const nlohmann::json kept = expect_planned(model, run);
-  const at::Tensor exact = matrix();
-  // Half of what the fp64 check at the end needs, and less than the weights in fp32 with all the rest.
-  const std::string limit = fmt::format("{:.0f}", kept["memory"].get<double>() / 2);
-  const nlohmann::json streamed = expect_planned(model, run + Words{"--memory-limit", limit});
-  EXPECT_EQ(kept["streamed"], false);
-  EXPECT_EQ(streamed["streamed"], true);
-  EXPECT_TRUE(at::equal(matrix(), exact));
+class StreamedWeights : public PlannedMemory {
+ protected:
+  void SetUp() override {
+    PlannedMemory::SetUp();
+    model = random_model(folder, config(), at::kHalf);
+  }
+  static nlohmann::json config() {
+    nlohmann::json out = kLlama;
+    out["hidden_size"] = 640, out["intermediate_size"] = 1920, out["num_hidden_layers"] = 8;
+    out["num_attention_heads"] = 10;
+    return out;
+  }
+  /// The bytes of every .pt and .csv of the results, by name.
+  std::map<std::string, std::string> results() const {
+    std::map<std::string, std::string> out;
+    for (const auto& entry : fs::recursive_directory_iterator(folder / "out"))
+      if (entry.path().extension() == ".pt" || entry.path().extension() == ".csv")
+        out[entry.path().filename()] = read_bytes(entry.path());
+    return out;
+  }
+  /// share: of the memory of the run without a limit, too little for its weights in fp32.
+  void expect_streamed(const Words& command, double share = 0.5) {
+    const Words run = command + Words{"--b", "2", "--seqlen", "64", "--primal-precision", "fp32"};
+    const nlohmann::json kept = expect_planned(model, run);
+    const auto exact = results();
+    const std::string limit = fmt::format("{:.0f}", kept["memory"].get<double>() * share);
+    const nlohmann::json streamed = expect_planned(model, run + Words{"--memory-limit", limit});
+    EXPECT_EQ(kept["streamed"], false) << command[0];
+    EXPECT_EQ(streamed["streamed"], true) << command[0];
+    EXPECT_FALSE(exact.empty());
+    EXPECT_EQ(results(), exact) << fmt::format("{}", fmt::join(command, " "));
+  }
+  const Words block{"--layer", "self_attn.q_proj", "--block", "6"};
+  fs::path model;
+};
+
+TEST_F(StreamedWeights, Exact) {
+  expect_streamed(Words{"exact", "--t", "8", "--pass", "two-pass", "--directions", "8"} + block);
+}
+TEST_F(StreamedWeights, Diag) {
+  expect_streamed(Words{"diag", "--probes", "4", "--directions", "4"} + block);
+  expect_streamed(Words{"diag", "--method", "krylov", "--probes", "32", "--directions", "8", "--rows", "0:64"} + block);
+  expect_streamed(Words{"diag", "--exact", "--rows", "0:1", "--directions", "32"} + block);
+}
+TEST_F(StreamedWeights, Fisher) {
+  expect_streamed(Words{"fisher", "--kind", "batch", "--model-input-bs", "2"} + block);
+  expect_streamed(Words{"fisher", "--kind", "gauss-newton", "--probes", "4", "--directions", "4", "--rows", "0:64"} +
+                  block);
+}
+TEST_F(StreamedWeights, Sweep) { expect_streamed(Words{"sweep", "--t", "8", "--directions", "8"} + block); }
+// The forms stream; the moved weights of the actual losses are then what takes most.
+TEST_F(StreamedWeights, Quadratic) {
+  const TemporaryFolder elsewhere;
+  const fs::path other = random_model(elsewhere, config(), at::kFloat);
+  expect_streamed({"quadratic", "--against", other.string(), "--group", "block", "--actual", "line"}, 0.97);
+}
+// On a CPU there is nothing to stream: weights stay as they are stored, and one is raised at a time.
+TEST_F(StreamedWeights, Perplexity) {
+  const Words run{"perplexity", "--b", "2", "--seqlen", "64"};
+  const nlohmann::json plan = expect_planned(model, run);
+  EXPECT_LT(plan["memory"].get<double>(), static_cast<double>(fs::file_size(model / "model.safetensors")) * 1.5);
+  const Words all = run + Words{"--model", model.string(), "--token-ids", "ids.npy", "--memory-limit", "70MiB"};
+  expect_refusal(run_tool(folder.path, all), 1, "70 MiB are allowed");
 }
 
 TEST_F(PlannedMemory, OptTiny) {
