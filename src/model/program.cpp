@@ -97,6 +97,13 @@ void Program::place(at::ArrayRef<at::Device> devices, const std::vector<int64_t>
   }
 }
 
+std::vector<at::Device> Program::devices() const {
+  std::vector<at::Device> out;
+  for (const Segment& s : segments_)
+    if (out.empty() || out.back() != s.device) out.push_back(s.device);
+  return out;
+}
+
 std::vector<at::Device> Program::parameter_devices() const {
   std::vector<at::Device> out(names_.size(), segments_.front().device);
   for (const auto& op : ops_)

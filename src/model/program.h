@@ -64,6 +64,7 @@ class Program {
   const CrossEntropyHead& cross_entropy() const { return *head_; }
   const std::vector<Segment>& segments() const { return segments_; }
   int values() const { return values_; }
+  std::vector<at::Device> devices() const;  // each once, in the order of the segments
   at::Device head_device() const { return segments_.back().device; }
   /// Of each parameter: of the last op that multiplies by it.
   std::vector<at::Device> parameter_devices() const;

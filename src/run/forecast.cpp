@@ -48,15 +48,17 @@ class Live {
   int64_t sum_ = 0;
 };
 
+/// A run as one of its devices sees it: what the others do takes nothing there.
 struct Walk {
   const RunShapes& run;
+  at::Device here;
   std::vector<char> active;         // per value
   std::vector<int64_t> width, all;  // per value: of an active one (0 otherwise), of any
   std::vector<OpCost> ops;
   std::vector<int64_t> kept, inside;  // per segment: kept_tangent; widths of the values made in it
   int64_t widest = 0, head_width = 0, words = 0;
 
-  explicit Walk(const RunShapes& r) : run(r), active(active_values(*r.program, *r.selection)) {
+  Walk(const RunShapes& r, at::Device here) : run(r), here(here), active(active_values(*r.program, *r.selection)) {
     const Program& program = *r.program;
     width.resize(program.values()), all.resize(program.values());
     for (const auto& op : program.ops()) {
@@ -82,6 +84,8 @@ struct Walk {
     words = table[0], head_width = table[1];
     widest = std::max(widest, head_width);
   }
+  bool mine(const Segment& s) const { return s.device == here; }
+  bool mine(const Op& op) const { return op.device == here; }
   bool on(int op) const { return active[run.program->ops()[op]->output]; }
   bool last(const Segment& s) const { return &s == &run.program->segments().back(); }
   size_t number(const Segment& s) const { return static_cast<size_t>(&s - run.program->segments().data()); }
@@ -166,7 +170,7 @@ int64_t tape_bytes(const Walk& w, const RunForm& form) {
   for (const Segment& s : w.run.program->segments()) {
     int64_t mine = 0;
     for (int i = s.begin; i < s.end; ++i)
-      if (w.on(i)) mine += w.ops[i].kept_tape;
+      if (w.mine(s) && w.on(i)) mine += w.ops[i].kept_tape;
     elements += mine, largest = std::max(largest, mine);
   }
   const int64_t windows = form.spilled ? 1 : form.batch;
@@ -190,7 +194,7 @@ int64_t gram_tangents(const Walk& w) {
       else
         lenders.erase(lender);
     }
-    most = std::max(most, live.width() + made);
+    if (w.mine(s)) most = std::max(most, live.width() + made);
     for (int y : s.outputs) live.add(y);
     for (int x : s.last) live.drop(x);
   }
@@ -212,15 +216,23 @@ int64_t two_pass_tangents(const Walk& w, bool recompute) {
   for (size_t i = 0; i < segments.size(); ++i) {
     const Segment& s = segments[i];
     const bool last = w.last(s);
-    for (int y : s.outputs) live.add(y);
-    if (!recompute || !s.token_local || last) kept += w.kept[i];
-    now(last ? w.head_width : 0);
+    if (w.mine(s)) {
+      for (int x : s.inputs) live.add(x);
+      for (int y : s.outputs) live.add(y);
+      if (!recompute || !s.token_local || last) kept += w.kept[i];
+      now(last ? w.head_width : 0);
+    }
     if (!s.token_local && recompute)
       for (int x : s.last) live.drop(x);
     if (s.token_local && i > 0 && (!recompute || last)) drop_inputs(i);
   }
   for (size_t i = segments.size(); i-- > 0;) {
     const Segment& s = segments[i];
+    if (!w.mine(s)) {
+      for (int x : s.inputs) bars.add(x);
+      for (int y : s.outputs) bars.drop(y);
+      continue;
+    }
     if (recompute && !s.token_local && i > 0) {
       for (int x : s.inputs) live.add(x);
       kept += w.kept[i - 1];
@@ -245,7 +257,7 @@ int64_t adjoint_tangents(const Walk& w) {
   int64_t most = 0;
   for (size_t i = segments.size(); i-- > 0;) {
     for (int x : segments[i].inputs) bars.add(x);
-    most = std::max(most, bars.width() + (w.last(segments[i]) ? w.head_width : 0));
+    if (w.mine(segments[i])) most = std::max(most, bars.width() + (w.last(segments[i]) ? w.head_width : 0));
     for (int y : segments[i].outputs) bars.drop(y);
   }
   return most;
@@ -285,7 +297,7 @@ int64_t cut_bytes(const Walk& w, const RunForm& form) {
   const int64_t e = bytes_of(form.precision), temporaries = fused_maps(w.run, form) ? 1 : 3;
   int64_t most = 0;
   for (const Segment& s : w.run.program->segments())
-    if (s.token_local)
+    if (s.token_local && w.mine(s))
       most = std::max(most, rows * (w.inside[w.number(s)] + temporaries * w.widest) * e +
                                 (w.last(s) ? logits_bytes(w, form, rows, rows / form.directions) : 0));
   const int64_t bytes = workers * most;
@@ -324,13 +336,17 @@ int64_t heap_holes(int64_t bytes) {
 
 }  // namespace
 
-Memory forecast_memory(const RunShapes& r, const RunForm& form) {
-  const Walk w(r);
+namespace {
+
+Memory forecast_on(const RunShapes& r, const RunForm& form, at::Device here) {
+  const Walk w(r, here);
+  const std::vector<at::Device> devices = r.program->parameter_devices();
   Memory m;
   m.library = r.device.is_cpu() ? kLibrary : kDeviceLibrary;
   int64_t factor = 0, largest = 0;  // [lo; hi; hi] of the largest weight; its working copy where weights are streamed
   for (size_t p = 0; p < r.stored.size(); ++p) {
     const int64_t entries = c10::multiply_integers(r.parameter_shapes[p]);
+    if (devices[p] != here) continue;
     if (r.device.is_cpu() && r.stored[p] == form.precision) continue;
     if (form.streamed && entries > small_parameter)
       largest = std::max(largest, entries * bytes_of(form.precision));
@@ -356,13 +372,28 @@ Memory forecast_memory(const RunShapes& r, const RunForm& form) {
   const int64_t value = form.directions * r.tokens * bytes_of(form.precision);  // of width 1
   m.tangents = value * each + (r.device.is_cpu() && r.windows > 1 ? heap_holes(value * w.head_width) : 0);
   m.cuts = cut_bytes(w, form);
-  for (const auto& op : r.program->ops()) m.attention = std::max(m.attention, tangent_scratch(w, form, *op));
+  for (const auto& op : r.program->ops())
+    if (w.mine(*op)) m.attention = std::max(m.attention, tangent_scratch(w, form, *op));
   if (!r.device.is_cpu()) m.library += (m.total() - m.library) / kHoles;
   return m;
 }
 
+}  // namespace
+
+std::vector<Memory> forecast_devices(const RunShapes& r, const RunForm& form) {
+  std::vector<Memory> out;
+  for (at::Device device : r.program->devices()) out.push_back(forecast_on(r, form, device));
+  return out;
+}
+
+Memory forecast_memory(const RunShapes& r, const RunForm& form) {
+  const std::vector<Memory> all = forecast_devices(r, form);
+  return *std::max_element(all.begin(), all.end(),
+                           [](const Memory& a, const Memory& b) { return a.total() < b.total(); });
+}
+
 RunFlops count_flops(const RunShapes& r) {
-  const Walk w(r);
+  const Walk w(r, r.device);
   RunFlops f;
   f.head = 2.0 * static_cast<double>(w.words) * static_cast<double>(w.head_width);
   f.head_pairs = 2.0 * static_cast<double>(w.words);

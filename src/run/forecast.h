@@ -69,6 +69,8 @@ struct RunFlops {
   double form = 0, form_pairs = 0, head_pairs = 0;  // Gram: a direction; a pair of directions
 };
 
+/// Of each device of the program, in order; and of the fullest.
+std::vector<Memory> forecast_devices(const RunShapes& shapes, const RunForm& form);
 Memory forecast_memory(const RunShapes& shapes, const RunForm& form);
 RunFlops count_flops(const RunShapes& shapes);
 

@@ -88,7 +88,11 @@ PlanRequest plan_request(const Program& program, const Model& model, const Selec
   r.products = options.products;
   r.primal = options.primal;
   r.directions = options.directions;
-  r.memory_limit = options.memory_limit > 0 ? options.memory_limit : allowed_memory(options.device);
+  r.memory_limit = options.memory_limit;
+  if (r.memory_limit <= 0) {
+    r.memory_limit = allowed_memory(options.device);
+    for (at::Device other : options.others) r.memory_limit = std::min(r.memory_limit, allowed_memory(other));
+  }
   r.beside = options.beside;
   r.measure_precision = options.measure_precision;
   return r;
@@ -159,6 +163,7 @@ Plan make_plan(const PlanRequest& r) {
         plan.pass == Pass::gram ? "Gram pass" : to_string(plan.pass) + " products", plan.directions,
         plan.directions == 1 ? "" : "s", static_cast<double>(std::max(plan.memory.total(), plan.writing)) / (1 << 20),
         static_cast<double>(plan.limit) / (1 << 20)));
+  plan.by_device = forecast_devices(r, plan);
   const int64_t batches = (r.windows + plan.batch - 1) / plan.batch;
   plan.units = batches * ((n + plan.directions - 1) / plan.directions);
 

@@ -16,6 +16,7 @@ std::string to_string(Pass pass);
 /// How the engine of any run works.
 struct EngineOptions {
   at::Device device = at::kCPU;
+  std::vector<at::Device> others{};       // the blocks are dealt to `device` and these, in order
   at::ScalarType precision = at::kFloat;  // tangents
   Products products = Products::full;     // how fp32 tangents are multiplied; the others on a GPU only
   std::optional<double> accepted_error;   // precision and products stand for it until it is tried (precision_choice.h)
@@ -25,6 +26,12 @@ struct EngineOptions {
   int64_t memory_limit = 0;               // bytes; 0: what is free
   int64_t beside = 0;                     // bytes that the caller keeps while the run lasts (on a GPU: there)
   bool measure_precision = true;
+
+  std::vector<at::Device> devices() const {
+    std::vector<at::Device> all = others;
+    all.insert(all.begin(), device);
+    return all;
+  }
 };
 
 struct PlanRequest : RunShapes {
@@ -41,7 +48,8 @@ struct PlanRequest : RunShapes {
 };
 
 struct Plan : RunForm {  // directions: all n for the Gram pass
-  Memory memory;
+  Memory memory;                   // of several devices the fullest one's
+  std::vector<Memory> by_device;   // each one's, in order
   RunForm check_form;   // of the fp64 repeat of a few columns, after the rest has gone
   Memory check;         // its memory; zero when it is left out
   int64_t writing = 0;  // the matrices, one of them as a file and its spectrum: after all that; CPU alone
