@@ -25,6 +25,7 @@ class TimedOp : public Op {
   TimedOp(std::unique_ptr<Op> op, at::Device device, Seconds& seconds)
       : Op(op->inputs, op->parameters), op_(std::move(op)), device_(device), seconds_(seconds) {
     output = op_->output;
+    Op::device = op_->device;
   }
   /// Every op of the program in its timed form; the program's results stay the same.
   static void wrap(Program& program, at::Device device, Seconds& seconds) {

@@ -231,7 +231,7 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   }
   if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
-  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, options.device);
   stop_if_interrupted();
 
   console.line(fmt::format("{}: {}, n = {}, {} windows of {} tokens", job.model_name, say_selection(job.selection),

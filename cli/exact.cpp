@@ -141,7 +141,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
 
   for (ExactJob& job : jobs) {
     Snapshots& snapshot = snapshots[static_cast<size_t>(&job - jobs.data())];
-    const std::unique_ptr<Ranks> ranks = meet_ranks(snapshot);
+    const std::unique_ptr<Ranks> ranks = meet_ranks(snapshot, options.device);
     const RunControl control = control_of(flags, console, snapshot, ranks.get());
     malloc_trim(0);  // buffers kept from the job before would stand in this one's peak
     const Plan plan = plan_exact(model, job.selection.selection, job.windows, resumed_options(job.options, control));

@@ -165,7 +165,7 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   }
   if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
-  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, options.device);
   stop_if_interrupted();
 
   console.line(fmt::format("{}: {} of {}, n = {}, {} windows of {} tokens", job.model_name, flags.kind,

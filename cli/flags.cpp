@@ -90,7 +90,8 @@ void add_selection(CLI::App& app, Flags& f) {
 }
 
 void add_device(CLI::App& app, Flags& f) {
-  app.add_option("--device", f.device, "cpu, cuda or cuda:i")->capture_default_str();
+  app.add_option("--device", f.device, "cpu, cuda or cuda:i; cuda:0,cuda:1: the model's blocks dealt to several")
+      ->capture_default_str();
   group_options(app, "Engine");
 }
 
@@ -258,7 +259,7 @@ ExactOptions exact_options(const Flags& flags) {
       refuse("--primal-precision {}: --engine autograd has --precision only", flags.primal_precision);
     }
   }
-  options.device = parse_device(flags.device);
+  choose_devices(options, flags);
   const bool said = !flags.precision.empty() && flags.precision != "auto";
   if (said) {
     set_tangent_precision(options, "--precision", flags.precision);
@@ -278,10 +279,17 @@ ExactOptions exact_options(const Flags& flags) {
   return options;
 }
 
+void choose_devices(EngineOptions& options, const Flags& flags) {
+  const std::vector<at::Device> devices = parse_devices(flags.device);
+  options.device = devices[0];
+  options.others.assign(devices.begin() + 1, devices.end());
+}
+
 void limit_memory(EngineOptions& options, const Flags& flags) {
   if (flags.memory_limit.empty()) return;
   options.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
-  if (!options.device.is_cpu()) limit_device_memory(options.device, options.memory_limit);
+  if (options.device.is_cpu()) return;
+  for (at::Device device : options.devices()) limit_device_memory(device, options.memory_limit);
 }
 
 void settle_precision(EngineOptions& options, const Model& model, const Selection& selection, const Windows& windows,

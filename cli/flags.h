@@ -112,6 +112,8 @@ WindowOptions window_options(const Flags& flags, const ModelConfig& config);
 enum class Unsaid { whole_layer, first_weights };
 ResolvedSelection select(const Flags& flags, const Model& model, Unsaid unsaid = Unsaid::first_weights);
 ExactOptions exact_options(const Flags& flags);
+/// --device
+void choose_devices(EngineOptions& options, const Flags& flags);
 /// --memory-limit, of a GPU also what LibTorch may take of it.
 void limit_memory(EngineOptions& options, const Flags& flags);
 /// Tries precisions, where options.accepted_error says so (run/precision_choice.h), and says what was found.

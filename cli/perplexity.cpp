@@ -16,7 +16,7 @@ void run_perplexity(const Flags& flags) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
   EngineOptions options;
-  options.device = parse_device(flags.device);
+  choose_devices(options, flags);
   options.primal = flags.precision.empty() ? at::kDouble : parse_precision("--precision", flags.precision);
   options.batch = flags.model_input_bs;
   limit_memory(options, flags);

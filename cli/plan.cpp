@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <memory>
@@ -146,6 +147,12 @@ void run_plan(const PlanFlags& flags) {
   }
   row("", fmt::format("{:<10}{:>10} of {} allowed: the first three, and primal or tape, tangents and one of the last",
                       "total", say_bytes(m.total()), say_bytes(plan.limit)));
+  if (plan.by_device.size() > 1) {
+    std::vector<std::string> each;
+    for (size_t i = 0; i < plan.by_device.size(); ++i)
+      each.push_back(fmt::format("{} {}", options.devices()[i].str(), say_bytes(plan.by_device[i].total())));
+    row("devices", fmt::format("{} (above: the fullest)", fmt::join(each, ", ")));
+  }
   if (plan.measure_precision) {
     row("", fmt::format("{:<10}{:>10} after that, for a few columns again in fp64", "check",
                         say_bytes(plan.check.total())));

@@ -20,10 +20,10 @@ int local_rank() {
   return world && rank && std::atoi(world) > 1 ? std::atoi(rank) : 0;
 }
 
-std::unique_ptr<Ranks> meet_ranks(Snapshots& snapshots) {
+std::unique_ptr<Ranks> meet_ranks(Snapshots& snapshots, at::Device device) {
   const std::optional<RankPlace> place = rank_place();
   if (!place) return nullptr;
-  auto ranks = std::make_unique<Ranks>(*place, [](const std::string& what) {
+  auto ranks = std::make_unique<Ranks>(*place, device, [](const std::string& what) {
     fmt::print(stderr, "hesper: {}; the same command goes on from the last snapshot, on any number of ranks\n", what);
     std::fflush(stderr);
     ::_exit(1);

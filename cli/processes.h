@@ -13,8 +13,8 @@ int process_rank();
 /// Number on this host, which picks the GPU of --device cuda; 0 where there is one process.
 int local_rank();
 
-/// Meets the others, where there are any, and gives all of them the state that rank 0 goes on from. A rank that dies
-/// ends this process with one line and exit code 1. Throws as Ranks does.
-std::unique_ptr<Ranks> meet_ranks(Snapshots& snapshots);
+/// Meets the others, where there are any (device: of this one's passes), and gives all of them the state that rank 0
+/// goes on from. A rank that dies ends this process with one line and exit code 1. Throws as Ranks does.
+std::unique_ptr<Ranks> meet_ranks(Snapshots& snapshots, at::Device device);
 
 }  // namespace hesper::cli

@@ -163,7 +163,7 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
   if (!flags.overwrite) check_existing(folder, job);
   if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
-  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, job.options.device);
   stop_if_interrupted();
   console.line(fmt::format("{} to {}: {} direction{} by {}, {} windows of {} tokens", job.model_name, job.against,
                            job.directions.count(), job.directions.count() > 1 ? "s" : "", job.group,

@@ -144,7 +144,7 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
   }
   if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
-  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, engine.device);
   stop_if_interrupted();
 
   console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <cinttypes>
 #include <cmath>
+#include <sstream>
 #include <stdexcept>
 #include <vector>
 
@@ -95,6 +96,20 @@ at::Device parse_device(const std::string& text) {
 #else
   refuse("--device {}: this build has no CUDA (`make cuda` builds one that has)", text);
 #endif
+}
+
+std::vector<at::Device> parse_devices(const std::string& text) {
+  std::vector<at::Device> devices;
+  std::stringstream words(text);
+  for (std::string word; std::getline(words, word, ',');) {
+    const at::Device device = parse_device(word);
+    const bool again = std::find(devices.begin(), devices.end(), device) != devices.end();
+    if (again || (device.is_cpu() && text != word))
+      refuse("--device {}: different GPUs expected, such as cuda:0,cuda:1", text);
+    devices.push_back(device);
+  }
+  if (devices.empty()) refuse("--device: cpu, cuda or cuda:0, cuda:1, .. expected");
+  return devices;
 }
 
 at::ScalarType parse_precision(const std::string& flag, const std::string& text) {

@@ -137,14 +137,16 @@ Tensor Directions::lookup(int parameter, const Tensor& ids, int64_t alive) const
   if (!s) return {};
   const int64_t rows = ids.numel();
   Tensor x = at::zeros({alive, rows, s->width}, at::TensorOptions().dtype(dtype_).device(ids.device()));
+  // A tied table may lie on the device of the head.
+  const auto here = [&](const Tensor& t) { return t.to(ids.device()); };
   if (s->unit()) {
-    const Tensor hit = s->row.unsqueeze(1).eq(ids.unsqueeze(0)).to(dtype_);  // (m, rows)
-    add_columns(x, s->direction, s->col, hit);
+    const Tensor hit = here(s->row).unsqueeze(1).eq(ids.unsqueeze(0)).to(dtype_);  // (m, rows)
+    add_columns(x, here(s->direction), here(s->col), hit);
   } else if (s->direction.defined()) {
-    x.index_copy_(0, s->direction, s->values.index_select(1, ids));
+    x.index_copy_(0, here(s->direction), here(s->values).index_select(1, ids));
   } else {
-    const Tensor hit = ids.unsqueeze(1).eq(s->rows.unsqueeze(0)).to(dtype_);  // (rows, |rows|)
-    x.index_copy_(2, s->cols, at::matmul(hit, s->values));
+    const Tensor hit = ids.unsqueeze(1).eq(here(s->rows).unsqueeze(0)).to(dtype_);  // (rows, |rows|)
+    x.index_copy_(2, here(s->cols), at::matmul(hit, here(s->values)));
   }
   return x;
 }

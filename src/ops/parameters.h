@@ -34,6 +34,7 @@ class Parameters {
   int count() const { return static_cast<int>(stored_.size()); }
   at::ScalarType working() const { return working_; }
   at::Device device() const { return device_; }
+  const std::vector<at::Device>& devices() const { return devices_; }
   Products products() const { return products_; }
 
  private:

@@ -32,7 +32,7 @@ bool Readout::wants(int parameter) const {
 
 // product: (K, |rows|, |cols|) over the part's distinct rows and columns
 void Readout::add(const SelectedPart& part, const Tensor& product, int64_t first) {
-  const Tensor flat = product.flatten(1);
+  const Tensor flat = product.flatten(1).to(part.flat.device());
   add(part.begin, part.whole ? flat : flat.index_select(1, part.row_at * part.cols.numel() + part.col_at), first);
 }
 
@@ -69,8 +69,8 @@ void Readout::table_rows(int parameter, const Tensor& ids, const Tensor& a) {
   if (directions_) return add(0, directions_->project_rows(parameter, ids, a));
   const SelectedPart& part = *selection_->find(parameter);
   // (tokens, |rows|) or (K, tokens, |rows|): which selected row each token reads
-  const Tensor hit = ids.unsqueeze(-1).eq(part.rows).to(a.scalar_type());
-  add(part, at::matmul(hit.transpose(-1, -2), a.index_select(2, part.cols)));
+  const Tensor hit = ids.unsqueeze(-1).eq(part.rows.to(ids.device())).to(a.scalar_type());
+  add(part, at::matmul(hit.transpose(-1, -2), a.index_select(2, part.cols.to(a.device()))));
 }
 
 }  // namespace hesper

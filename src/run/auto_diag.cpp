@@ -31,7 +31,7 @@ class Pilot {
         windows_(windows.ids.size(0)),
         first_(first_of(windows)),
         options_(options),
-        program_(build_program(model.config(), windows.ids.size(1), options.device)),
+        program_(build_program(model.config(), windows.ids.size(1), options.devices())),
         keep_(plan),
         parameters_(make_parameters(model, program_, options.device, plan)),
         control_{.stop = stop} {}
@@ -39,7 +39,7 @@ class Pilot {
   MethodChoice choose(const OneTensor& one, const ExactCost& exact) {
     MethodPilot p;
     p.windows = windows_;
-    const std::vector<ProbeGroup> groups = probe_groups(one.selection, false, options_.device);
+    const std::vector<ProbeGroup> groups = probe_groups(one.selection, false, program_);
     const DiagJob job = job_of(one, DiagMethod::hutchinson, least_probes);
     RunForm form = plan_groups(program_, model_, one.selection, groups, one.sums, first_, job.options);
     form.spilled = keep_.spilled, form.recompute = keep_.recompute;

@@ -126,23 +126,23 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
                            control.snapshots ? control.snapshots->before : none);
   }
   const DiagOptions options = resumed_options(given, control);
-  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
   const DiagJob job{model, selection, sums, windows, options, program};
   if (options.rule)
     for (size_t i = 0; i < sums.size(); ++i) check_rule(*options.rule, sums[i], selection.tensors[i].name, job.b());
-  const PeakMemory memory(options.device);
+  const PeakMemory memory(options.devices());
   DiagonalResult result;
   Ledger ledger(control, job.b(), options.batch);
   const nlohmann::json& resumed = ledger.resumed();
 
   bool joint = options.scope != ProbeScope::layer && several;  // auto: the larger plan until the pilot has spoken
-  GroupPlan plan = plan_groups(job.program, model, selection, probe_groups(selection, joint, options.device), sums,
-                               windows, options);
+  GroupPlan plan =
+      plan_groups(job.program, model, selection, probe_groups(selection, joint, job.program), sums, windows, options);
   Tensor first;  // samples to repeat in fp64
   std::vector<ProbeGroup> groups;
   {
     const Parameters parameters = make_parameters(model, program, options.device, plan);
-    const Selection here = selection.selection.to(options.device);
+    const Selection here = selection.selection.to(program.parameter_devices());
     PrimalBatches primal(job.program, parameters, here, windows, plan);
     nlohmann::json pilot;
     if (options.scope == ProbeScope::automatic && several) {
@@ -156,12 +156,12 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
       result.notes["pilot"] = pilot;
       if (!joint) {
         const RunForm kept = plan;
-        plan = plan_groups(job.program, model, selection, probe_groups(selection, false, options.device), sums, windows,
+        plan = plan_groups(job.program, model, selection, probe_groups(selection, false, job.program), sums, windows,
                            options);
         plan.streamed = kept.streamed, plan.spilled = kept.spilled;
       }
     }
-    groups = probe_groups(selection, joint, options.device);
+    groups = probe_groups(selection, joint, job.program);
     result.tensors.resize(selection.tensors.size());
 
     std::vector<Estimate> estimates;
@@ -225,7 +225,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
     result.precision_error = (first - exact).norm().item<double>() / exact.norm().item<double>();
   }
   result.peak_memory = memory.peak();
-  result.device = options.device.str();
+  result.device = options.device_names();
   result.precision =
       fmt::format("{} tangents, {} primal", precision_name(plan.precision, plan.products), precision_name(plan.primal));
   result.notes["probe_scope"] = joint ? "joint" : "layer";

@@ -24,15 +24,16 @@ std::vector<UnitSums> unit_sums(const Model& model, const ResolvedSelection& sel
   return out;
 }
 
-std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint, at::Device device) {
+std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint, const Program& program) {
+  const std::vector<at::Device> devices = program.parameter_devices();
   std::vector<ProbeGroup> groups;
   if (joint) {
-    groups.push_back({selection.selection.to(device), {}});
+    groups.push_back({selection.selection.to(devices), {}});
     for (size_t i = 0; i < selection.tensors.size(); ++i) groups[0].tensors.push_back(i);
     return groups;
   }
   const std::vector<ResolvedSelection> parts = split_by_tensor(selection);
-  for (size_t i = 0; i < parts.size(); ++i) groups.push_back({parts[i].selection.to(device), {i}});
+  for (size_t i = 0; i < parts.size(); ++i) groups.push_back({parts[i].selection.to(devices), {i}});
   return groups;
 }
 
@@ -125,10 +126,9 @@ GroupPlan plan_groups(const Program& program, const Model& model, const Resolved
 
 Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                const Windows& windows, const DiagOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
-  return plan_groups(program, model, selection,
-                     probe_groups(selection, options.scope != ProbeScope::layer, options.device), sums, windows,
-                     options);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
+  return plan_groups(program, model, selection, probe_groups(selection, options.scope != ProbeScope::layer, program),
+                     sums, windows, options);
 }
 
 }  // namespace hesper

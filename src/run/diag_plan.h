@@ -14,7 +14,7 @@ struct ProbeGroup {
   Selection selection;          // on the device
   std::vector<size_t> tensors;  // of the whole selection; in `selection` one after another
 };
-std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint, at::Device device);
+std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool joint, const Program& program);
 
 /// Plan of a run with these groups, and with how many vectors the basis of the largest may have (krylov only). Throws
 /// std::invalid_argument where the method contradicts the other options.

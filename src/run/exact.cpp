@@ -22,15 +22,15 @@ struct Job {
   const Model& model;
   const Windows& windows;
   const ExactOptions& options;
-  Selection selection;  // on the device
   Program program;
+  Selection selection;  // each part on the device of its parameter
 
   Job(const Model& model, const Selection& selection, const Windows& windows, const ExactOptions& options)
       : model(model),
         windows(windows),
         options(options),
-        selection(selection.to(options.device)),
-        program(build_program(model.config(), windows.ids.size(1), options.device)) {}
+        program(build_program(model.config(), windows.ids.size(1), options.devices())),
+        selection(selection.to(program.parameter_devices())) {}
 
   int64_t b() const { return windows.ids.size(0); }
   Tokens tokens(int64_t first, int64_t count) const {
@@ -111,7 +111,7 @@ ExactResult compute_exact(const Model& model, const Selection& selection, const 
     throw std::invalid_argument("--engine autograd computes --curvature hessian only");
   const int64_t n = selection.size(), b = job.b();
   ExactResult result;
-  const PeakMemory memory(options.device);
+  const PeakMemory memory(options.devices());
   result.plan = plan_of(job);
   const Plan& plan = result.plan;
   result.weights = selected_weights(model, selection);
@@ -211,7 +211,7 @@ double WindowLosses::standard_error() const {
 }
 
 Plan plan_losses(const Model& model, const Windows& windows, const EngineOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
   const Selection nothing;
   PlanRequest r = plan_request(program, model, nothing, windows, options);
   r.pass = Pass::primal;
@@ -227,7 +227,7 @@ WindowLosses compute_losses(const Model& model, const Windows& windows, const En
   const at::NoGradGuard no_grad;
   const Plan plan = plan_losses(model, windows, options);
   ExactOptions engine;
-  engine.device = options.device;
+  engine.device = options.device, engine.others = options.others;
   const Selection nothing;
   const Job job(model, nothing, windows, engine);
   const Parameters parameters = make_parameters(model, job.program, options.device, plan);

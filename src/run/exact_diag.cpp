@@ -138,7 +138,7 @@ class WindowDiagonal {
 
   /// Single entries.
   void units(const Selection& entries, Tensor d, Tensor at) const {
-    const Selection selection = entries.to(parameters_.device());
+    const Selection selection = entries.to(parameters_.devices());
     const Tape own = narrowed(tape_, job_.program, selection);
     const TangentPass pass(job_.program, parameters_, selection, own);
     const int64_t step = std::min(directions_, kUnits);
@@ -160,7 +160,7 @@ class WindowDiagonal {
     for (int64_t r = at.item<int64_t>() / columns; r < part.rows.numel(); ++r) {
       Selection entries;
       entries.add(part.parameter, shape, part.rows[r] * part.columns + part.cols);
-      const Selection row = entries.to(parameters_.device());
+      const Selection row = entries.to(parameters_.devices());
       const Tape own = narrowed(tape_, job_.program, row);
       const TangentPass pass(job_.program, parameters_, row, own);
       const Tensor form =
@@ -198,13 +198,13 @@ double measure_precision(const Job& job, const ResolvedSelection& tensor, const 
 
 Plan plan_exact_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                      const Windows& windows, const DiagOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
   return plan_units({model, selection, windows, options, program}, sums);
 }
 
 std::vector<ExactCost> exact_costs(const Model& model, const ResolvedSelection& selection, const Windows& windows,
                                    const DiagOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
   std::vector<ExactCost> out;
   for (const ResolvedSelection& one : split_by_tensor(selection)) {
     const Job job{model, one, windows, options, program};
@@ -235,10 +235,10 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
                                   const RunControl& control, const OnSamples& on_samples) {
   const at::NoGradGuard no_grad;
   const DiagOptions options = resumed_options(given, control);
-  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
   const Job job{model, selection, windows, options, program};
   const int64_t b = windows.ids.size(0);
-  const PeakMemory memory(options.device);
+  const PeakMemory memory(options.devices());
   const Plan plan = plan_units(job, sums);
   const std::vector<ResolvedSelection> parts = split_by_tensor(selection);
   int64_t largest = 0;
@@ -254,7 +254,7 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
   DiagonalResult result;
   {
     const Parameters parameters = make_parameters(model, program, options.device, plan);
-    const Selection here = selection.selection.to(options.device);
+    const Selection here = selection.selection.to(program.parameter_devices());
     PrimalBatches primal(job.program, parameters, here, windows, plan);
     for (int64_t s = 0; s < b; ++s)
       for (size_t i = 0; i < parts.size(); ++i) {
@@ -287,7 +287,7 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
     ledger.stop_here();
     result.precision_error = measure_precision(job, parts[0], first, plan.check_form);
   }
-  result.device = options.device.str();
+  result.device = options.device_names();
   result.precision =
       fmt::format("{} tangents, {} primal", precision_name(plan.precision, plan.products), precision_name(plan.primal));
   result.peak_memory = memory.peak();

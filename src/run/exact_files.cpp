@@ -93,8 +93,8 @@ RunRecord record_of(const ExactJob& job, const ExactResult& result, const ExactB
                         precision_name(result.plan.primal));
   RunRecord record =
       new_record(job,
-                 {result.loss, result.products, result.seconds, job.options.device.str(), precision, result.peak_memory,
-                  block.kind == result.blocks[0].kind ? result.precision_error : std::nullopt},
+                 {result.loss, result.products, result.seconds, job.options.device_names(), precision,
+                  result.peak_memory, block.kind == result.blocks[0].kind ? result.precision_error : std::nullopt},
                  exact_configuration(job, block.kind));
   for (size_t i = 0; i < job.selection.tensors.size(); ++i) {
     const SelectedTensor& tensor = job.selection.tensors[i];

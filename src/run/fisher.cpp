@@ -63,7 +63,7 @@ Windows first_of(const Windows& w, int64_t count) {
 
 Plan plan_fisher(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                  const Windows& windows, const FisherOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
   if (options.kind == FisherKind::input_gram) linear_layers_of(program, selection.selection);
   return plan_of(program, model, selection.selection, sums, windows, options);
 }
@@ -72,9 +72,9 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
                             const Windows& windows, const FisherOptions& given, const RunControl& control) {
   const at::NoGradGuard no_grad;
   const FisherOptions options = resumed_options(given, control);
-  const PeakMemory memory(options.device);
-  const Selection &selection = chosen.selection, here = selection.to(options.device);
-  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  const PeakMemory memory(options.devices());
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
+  const Selection &selection = chosen.selection, here = selection.to(program.parameter_devices());
   const Plan plan = plan_of(program, model, selection, sums, windows, options);
   const bool sampled = is_sampled(options.kind);
   const auto sampler = [&](const Parameters& parameters, const Windows& of, int64_t probes, RunForm form) {
@@ -132,7 +132,7 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
     out.precision_error = (first - exact).norm().item<double>() / exact.norm().item<double>();
   }
   out.peak_memory = memory.peak();
-  out.device = options.device.str();
+  out.device = options.device_names();
   out.precision = sampled ? fmt::format("{} adjoints, {} primal", precision_name(plan.precision, plan.products),
                                         precision_name(plan.primal))
                           : fmt::format("{} primal", precision_name(plan.primal));

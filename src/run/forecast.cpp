@@ -135,30 +135,36 @@ int64_t primal_peak(const Walk& w, const RunForm& form) {
   for (size_t i = 0; i < ops.size(); ++i) {
     const OpCost& c = w.ops[i];
     values.add(ops[i]->output);
-    bytes.touch(rows * (values.width() + c.temporaries) * pe + raised(r, form, ops[i]->parameters) +
-                primal_scratch(w, form, *ops[i]));
-    if (w.on(static_cast<int>(i)) && !form.spilled) bytes.add(rows * c.kept_forward * pe);
+    if (w.mine(*ops[i])) {
+      bytes.touch(rows * (values.width() + c.temporaries) * pe + raised(r, form, ops[i]->parameters) +
+                  primal_scratch(w, form, *ops[i]));
+      if (w.on(static_cast<int>(i)) && !form.spilled) bytes.add(rows * c.kept_forward * pe);
+    }
     for (int x : ops[i]->inputs)
       if (last[x] == static_cast<int>(i)) values.drop(x);
   }
-  // The head's input and its adjoint stay to the end, U^T p becomes tape.
-  bytes.add(rows * 2 * w.head_width * pe);
-  const int64_t tiles = head.softcap == 0 ? 3 : 7;  // capped: tanh, z', z'' and a product of them
-  bytes.touch(raised(r, form, {head.table}) + tiles * 8 * primal_logits_tile(r.tokens, w.words, r.device));
-  bytes.touch(raised(r, form, {head.table}) + rows * 5 * w.head_width * pe);
-  bytes.add(rows * (2 * w.head_width + 1) * e);
+  if (r.program->head_device() == w.here) {
+    // The head's input and its adjoint stay to the end, U^T p becomes tape.
+    bytes.add(rows * 2 * w.head_width * pe);
+    const int64_t tiles = head.softcap == 0 ? 3 : 7;  // capped: tanh, z', z'' and a product of them
+    bytes.touch(raised(r, form, {head.table}) + tiles * 8 * primal_logits_tile(r.tokens, w.words, r.device));
+    bytes.touch(raised(r, form, {head.table}) + rows * 5 * w.head_width * pe);
+    bytes.add(rows * (2 * w.head_width + 1) * e);
+  }
   for (size_t i = ops.size(); i-- > 0;) {
     if (!w.on(static_cast<int>(i))) continue;
     const OpCost& c = w.ops[i];
     bars.add(ops[i]->output);
     for (int x : ops[i]->inputs) bars.add(x);
-    bytes.touch(rows * (bars.width() + c.temporaries + std::max<int64_t>(0, c.kept_tape - c.kept_forward)) * pe +
-                raised(r, form, ops[i]->parameters) + primal_scratch(w, form, *ops[i]));
-    if (form.spilled)
-      bytes.touch(rows * (bars.width() + c.temporaries + std::max(c.kept_tape, c.kept_forward)) * pe +
-                  raised(r, form, ops[i]->parameters));
-    else
-      bytes.add(rows * (c.kept_tape * e - c.kept_forward * pe));
+    if (w.mine(*ops[i])) {
+      bytes.touch(rows * (bars.width() + c.temporaries + std::max<int64_t>(0, c.kept_tape - c.kept_forward)) * pe +
+                  raised(r, form, ops[i]->parameters) + primal_scratch(w, form, *ops[i]));
+      if (form.spilled)
+        bytes.touch(rows * (bars.width() + c.temporaries + std::max(c.kept_tape, c.kept_forward)) * pe +
+                    raised(r, form, ops[i]->parameters));
+      else
+        bytes.add(rows * (c.kept_tape * e - c.kept_forward * pe));
+    }
     bars.drop(ops[i]->output);
   }
   return bytes.most;
@@ -174,8 +180,8 @@ int64_t tape_bytes(const Walk& w, const RunForm& form) {
     elements += mine, largest = std::max(largest, mine);
   }
   const int64_t windows = form.spilled ? 1 : form.batch;
-  return windows * w.run.tokens * ((form.spilled ? largest : elements) + 2 * w.head_width + 1) *
-         bytes_of(form.precision);
+  const int64_t head = w.run.program->head_device() == w.here ? 2 * w.head_width + 1 : 0;
+  return windows * w.run.tokens * ((form.spilled ? largest : elements) + head) * bytes_of(form.precision);
 }
 
 /// Elements a token and direction at the peak of a Gram pass: border values alone.

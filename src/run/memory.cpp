@@ -59,14 +59,16 @@ void release_free_memory() {
 struct PeakMemory::State {
   std::atomic<int64_t> peak{0};
   std::atomic<bool> stop{false};
-  int64_t used_before = 0;  // of a GPU
+  std::vector<int64_t> used_before;  // of GPUs
   std::thread sampler;
 };
 
-PeakMemory::PeakMemory(at::Device device) : device_(device), state_(new State) {
-  if (!device_.is_cpu()) {
-    release_device_memory(device_);
-    state_->used_before = device_memory(device_).used;
+PeakMemory::PeakMemory(std::vector<at::Device> devices) : devices_(std::move(devices)), state_(new State) {
+  if (!devices_[0].is_cpu()) {
+    for (at::Device device : devices_) {
+      release_device_memory(device);
+      state_->used_before.push_back(device_memory(device).used);
+    }
     return;
   }
   state_->peak = anonymous_memory();
@@ -85,7 +87,10 @@ PeakMemory::~PeakMemory() {
 }
 
 int64_t PeakMemory::peak() const {
-  if (!device_.is_cpu()) return device_memory(device_).used - state_->used_before;
+  int64_t most = 0;
+  for (size_t i = 0; i < state_->used_before.size(); ++i)
+    most = std::max(most, device_memory(devices_[i]).used - state_->used_before[i]);
+  if (!devices_[0].is_cpu()) return most;
   return std::max(state_->peak.load(), anonymous_memory());
 }
 

@@ -3,6 +3,7 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace hesper {
 
@@ -20,10 +21,11 @@ int64_t allowed_memory(at::Device device);
 void release_free_memory();
 
 /// Peak of memory between construction and peak(). CPU: anonymous memory, sampled by a thread every few milliseconds.
-/// GPU: what has been taken from it since construction, all that LibTorch holds included (it gives nothing back).
+/// GPU: what has been taken from it since construction, all that LibTorch holds included (it gives nothing back); of
+/// several the most.
 class PeakMemory {
  public:
-  explicit PeakMemory(at::Device device = at::kCPU);
+  explicit PeakMemory(std::vector<at::Device> devices = {at::kCPU});
   ~PeakMemory();
   PeakMemory(const PeakMemory&) = delete;
   PeakMemory& operator=(const PeakMemory&) = delete;
@@ -31,7 +33,7 @@ class PeakMemory {
 
  private:
   struct State;
-  at::Device device_;
+  std::vector<at::Device> devices_;
   State* state_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <stdexcept>
 
@@ -26,8 +27,10 @@ struct Way {
 };
 constexpr Way kWays[] = {{false, false, false}, {true, false, false}, {false, false, true},
                          {true, false, true},   {true, true, false},  {true, true, true}};
-bool is_possible(const Way& way, Pass pass, at::Device device) {
-  return (!way.spilled || !device.is_cpu()) && (!way.recompute || pass == Pass::two_pass);
+bool is_possible(const Way& way, Pass pass, const RunShapes& r) {
+  const bool several = r.program->devices().size() > 1;
+  return (!way.spilled || !r.device.is_cpu()) && (!way.recompute || pass == Pass::two_pass) &&
+         !(several && (way.streamed || way.spilled));
 }
 
 struct Work {
@@ -69,6 +72,12 @@ std::string to_string(Pass pass) {
   }
 }
 
+std::string EngineOptions::device_names() const {
+  std::vector<std::string> names;
+  for (at::Device one : devices()) names.push_back(one.str());
+  return fmt::format("{}", fmt::join(names, ","));
+}
+
 PlanRequest plan_request(const Program& program, const Model& model, const Selection& selection, const Windows& windows,
                          const EngineOptions& options) {
   PlanRequest r;
@@ -103,7 +112,7 @@ int64_t precision_columns(int64_t n) { return std::min(n, std::max<int64_t>(4, n
 std::optional<Memory> fit_form(const RunShapes& shapes, RunForm& form, int64_t limit) {
   const bool twice = form.recompute;
   for (const Way& way : kWays) {
-    if (!is_possible(way, form.pass, shapes.device) || (twice && !way.recompute)) continue;
+    if (!is_possible(way, form.pass, shapes) || (twice && !way.recompute)) continue;
     form.streamed = way.streamed, form.spilled = way.spilled, form.recompute = way.recompute;
     if (const Memory m = forecast_memory(shapes, form); m.total() <= limit) return m;
   }
@@ -152,8 +161,8 @@ Plan make_plan(const PlanRequest& r) {
   bool ok = false;
   for (const Way& way : kWays) {
     plan.streamed = way.streamed, plan.spilled = way.spilled;
-    ok = gram_wanted && is_possible(way, Pass::gram, r.device) && fits(Pass::gram, n, false);
-    if (!ok && r.pass != Pass::gram && is_possible(way, chunked, r.device)) ok = chunks_fit(way.recompute);
+    ok = gram_wanted && is_possible(way, Pass::gram, r) && fits(Pass::gram, n, false);
+    if (!ok && r.pass != Pass::gram && is_possible(way, chunked, r)) ok = chunks_fit(way.recompute);
     if (ok) break;
   }
   if (cpu && r.matrices > 0) plan.writing = plan.memory.library + kPictures + n * n * (8 * r.matrices + kWriting);

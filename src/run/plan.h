@@ -32,6 +32,7 @@ struct EngineOptions {
     all.insert(all.begin(), device);
     return all;
   }
+  std::string device_names() const;  // "cuda:0,cuda:1"
 };
 
 struct PlanRequest : RunShapes {
@@ -47,12 +48,12 @@ struct PlanRequest : RunShapes {
   int64_t columns = 0;  // directions of a window in the whole run (probes, steps); 0: one a selected weight
 };
 
-struct Plan : RunForm {  // directions: all n for the Gram pass
-  Memory memory;                   // of several devices the fullest one's
-  std::vector<Memory> by_device;   // each one's, in order
-  RunForm check_form;   // of the fp64 repeat of a few columns, after the rest has gone
-  Memory check;         // its memory; zero when it is left out
-  int64_t writing = 0;  // the matrices, one of them as a file and its spectrum: after all that; CPU alone
+struct Plan : RunForm {           // directions: all n for the Gram pass
+  Memory memory;                  // of several devices the fullest one's
+  std::vector<Memory> by_device;  // each one's, in order
+  RunForm check_form;             // of the fp64 repeat of a few columns, after the rest has gone
+  Memory check;                   // its memory; zero when it is left out
+  int64_t writing = 0;            // the matrices, one of them as a file and its spectrum: after all that; CPU alone
   bool measure_precision = false;
   int64_t peak() const { return std::max({memory.total(), check.total(), writing}); }
   int64_t limit = 0;                           // bytes allowed

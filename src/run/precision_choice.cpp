@@ -61,8 +61,8 @@ std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& 
                                            const EngineOptions& options, double accepted) {
   const at::NoGradGuard no_grad;
   const at::Device device = options.device;
-  const Selection some = some_of(selection, model), there = some.to(device);
-  const Program program = build_program(model.config(), windows.ids.size(1), device);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
+  const Selection some = some_of(selection, model), there = some.to(program.parameter_devices());
   const PlanRequest request = plan_request(program, model, selection, windows, options);
   RunForm wide{Pass::two_pass, check_directions, true, 1, at::kDouble, at::kDouble};
   RunForm low{Pass::gram, some.size(), false, 1, at::kFloat, at::kDouble};

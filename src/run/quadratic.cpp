@@ -74,7 +74,7 @@ class Run {
         named_(named),
         windows_(windows),
         options_(options),
-        program_(build_program(model.config(), windows.ids.size(1), options.device)),
+        program_(build_program(model.config(), windows.ids.size(1), options.devices())),
         plan_(plan_quadratic(model, named, windows, options)),
         ledger_(control, b(), batch_of(windows, options)),
         gradient_(std::vector<int64_t>{k()}),
@@ -92,7 +92,7 @@ class Run {
   }
 
   QuadraticResult result() {
-    const PeakMemory memory(options_.device);
+    const PeakMemory memory(options_.devices());
     forms();
     release_free_memory();
     mark_ = Clock::now();
@@ -276,7 +276,7 @@ void require_rankable(const NamedDirections& directions, const QuadraticOptions&
 Plan plan_quadratic(const Model& model, const NamedDirections& directions, const Windows& windows,
                     const QuadraticOptions& options) {
   require_rankable(directions, options);
-  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
   const Selection selection = directions.selection();
   PlanRequest r = plan_request(program, model, selection, windows, options);
   r.pass = Pass::gram;

@@ -2,16 +2,20 @@
 
 #define USE_C10D_GLOO
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <map>
+#include <set>
 #include <stdexcept>
 #include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "run/gpu_sums.h"
 
 namespace hesper {
 namespace {
@@ -59,6 +63,7 @@ std::optional<RankPlace> rank_place() {
 struct Ranks::Wires {
   c10::intrusive_ptr<c10d::Store> store;
   std::unique_ptr<c10d::ProcessGroupGloo> group;
+  std::unique_ptr<GpuSums> gpus;  // where every rank has its own
   std::atomic<bool> over{false};
   std::thread watch;
 
@@ -70,6 +75,20 @@ struct Ranks::Wires {
     options.timeout = std::chrono::duration_cast<std::chrono::milliseconds>(kJoin);
     return c10::make_intrusive<c10d::PrefixStore>(place.prefix,
                                                   c10::make_intrusive<c10d::TCPStore>(place.address, options));
+  }
+
+  /// True where no two ranks pass over the same device, and none over a CPU.
+  bool own_gpus(const RankPlace& place, at::Device device) {
+    char host[256] = {};
+    ::gethostname(host, sizeof(host) - 1);
+    const std::string mine = device.is_cpu() ? "cpu" : fmt::format("{} {}", host, device.str());
+    store->set(fmt::format("device/{}", place.rank), bytes(mine));
+    std::set<std::string> all;
+    for (int r = 0; r < place.world; ++r) {
+      const std::vector<uint8_t> theirs = store->get(fmt::format("device/{}", r));
+      all.emplace(theirs.begin(), theirs.end());
+    }
+    return all.size() == static_cast<size_t>(place.world) && !all.contains("cpu");
   }
 
   /// Shows that this rank lives, and looks whether those it depends on do: rank 0 at all, the others at rank 0.
@@ -102,7 +121,8 @@ struct Ranks::Wires {
   }
 };
 
-Ranks::Ranks(const RankPlace& place, OnDeath on_death) : place_(place), wires_(std::make_unique<Wires>()) {
+Ranks::Ranks(const RankPlace& place, at::Device device, OnDeath on_death)
+    : place_(place), wires_(std::make_unique<Wires>()) {
   Wires& w = *wires_;
   try {
     w.store = Wires::open(place, place.rank == 0 && !place.agent_listens);
@@ -117,6 +137,7 @@ Ranks::Ranks(const RankPlace& place, OnDeath on_death) : place_(place), wires_(s
         std::chrono::duration_cast<std::chrono::milliseconds>(kLongest));
     w.group = std::make_unique<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>("gloo", w.store),
                                                        place.rank, place.world, options);
+    if (w.own_gpus(place, device)) w.gpus = std::make_unique<GpuSums>(w.store, place.rank, place.world, device);
   } catch (const c10::Error& error) {
     throw std::runtime_error(fmt::format("rank {} of {} finds no {}:{}: {}", place.rank, place.world, place.address,
                                          place.port, error.what_without_backtrace()));
@@ -129,6 +150,8 @@ Ranks::~Ranks() {
   wires_->watch.join();
 }
 
+bool Ranks::by_nccl() const { return wires_->gpus != nullptr; }
+
 std::string Ranks::share(const std::string& text) {
   const std::string key = fmt::format("share/{}", shared_++);
   if (conducts()) wires_->store->set(key, bytes(text));
@@ -137,12 +160,15 @@ std::string Ranks::share(const std::string& text) {
 }
 
 void Ranks::hand_over(at::Tensor t) {
-  // Gloo works on contiguous memory; a handle of a view gets its numbers back.
+  // Both work on contiguous memory; a handle of a view gets its numbers back.
   at::Tensor whole = t.contiguous();
   std::vector<at::Tensor> one = {whole};
   if (t.numel() > 0) {
     try {
-      wires_->group->reduce(one)->wait();
+      if (wires_->gpus)
+        wires_->gpus->reduce(whole);
+      else
+        wires_->group->reduce(one)->wait();
     } catch (const std::exception&) {
       // The peer that is gone is named by the watch.
       std::this_thread::sleep_for(kDead + 5s);

@@ -1,6 +1,6 @@
 #pragma once
-// The processes of one run, by PyTorch's c10d: Gloo carries the sums, which are in the memory of the hosts whatever the
-// device of the passes. torchrun's environment says who is who:
+// The processes of one run, by PyTorch's c10d: NCCL carries the sums where every rank has a GPU of its own, Gloo
+// elsewhere. torchrun's environment says who is who:
 //   RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT    of rank 0 .. WORLD_SIZE - 1; where rank 0 (or torchrun itself)
 //   listens
 // Rank 0 conducts: it gives orders one after another (a snapshot, stop, finish), which the others look for between two
@@ -29,9 +29,9 @@ class Ranks {
   enum class Order { none, snapshot, stop, finish };
   using OnDeath = std::function<void(const std::string& what)>;
 
-  /// Waits until all have come, 5 minutes at most. on_death: called once on a thread of its own where a rank has died,
-  /// with one line that names it; not expected to come back. Throws std::runtime_error.
-  Ranks(const RankPlace& place, OnDeath on_death);
+  /// device: of this rank's passes. Waits until all have come, 5 minutes at most. on_death: called once on a thread of
+  /// its own where a rank has died, with one line that names it; not expected to come back. Throws std::runtime_error.
+  Ranks(const RankPlace& place, at::Device device, OnDeath on_death);
   ~Ranks();
   Ranks(const Ranks&) = delete;
   Ranks& operator=(const Ranks&) = delete;
@@ -39,6 +39,7 @@ class Ranks {
   int rank() const { return place_.rank; }
   int world() const { return place_.world; }
   bool conducts() const { return place_.rank == 0; }
+  bool by_nccl() const;
 
   /// Rank 0's text, for all.
   std::string share(const std::string& text);

@@ -24,8 +24,8 @@ std::vector<double> pilot_variances(const DiagJob& job, const ProbeGroup& group,
 
 bool pilot_says_joint(const DiagJob& job, PrimalBatches& primal, const Parameters& parameters, const RunForm& form,
                       nlohmann::json& note) {
-  const std::vector<ProbeGroup> together = probe_groups(job.selection, true, job.options.device),
-                                alone = probe_groups(job.selection, false, job.options.device);
+  const std::vector<ProbeGroup> together = probe_groups(job.selection, true, job.program),
+                                alone = probe_groups(job.selection, false, job.program);
   const auto variances = [&](const ProbeGroup& group) {
     return pilot_variances(job, group, primal, parameters, least_probes, form);
   };

@@ -33,7 +33,7 @@ int64_t bytes_in_flight(const Program& program, const std::vector<std::vector<in
 
 Parameters make_parameters(const Model& model, const Program& program, at::Device device, const RunForm& form) {
   const Tensors& values = model.weights.values;
-  if (!form.streamed) return Parameters(values, form.precision, device, form.products);
+  if (!form.streamed) return Parameters(values, form.precision, device, program.parameter_devices(), form.products);
   std::vector<std::vector<int64_t>> shapes;
   std::vector<at::ScalarType> stored;
   for (const at::Tensor& value : values) shapes.push_back(value.sizes().vec()), stored.push_back(value.scalar_type());

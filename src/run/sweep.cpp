@@ -189,7 +189,7 @@ SweepResult sweep_exact(const Model& model, const Selection& selection, const Wi
   out.loss = r.loss;
   out.products = r.products;
   out.seconds = r.seconds;
-  out.device = options.device.str();
+  out.device = options.device_names();
   out.precision = fmt::format("{} tangents, {} primal", precision_name(r.plan.precision, r.plan.products),
                               precision_name(r.plan.primal));
   out.peak_memory = r.peak_memory;

@@ -47,8 +47,8 @@ struct ToyShape {
   bool tied = true, pre_norm = true;
 };
 
-/// device: of the program and the tokens.
-inline Toy make_toy(const ToyShape& c, at::Device device = at::kCPU) {
+/// devices: of the program; the tokens are on the first.
+inline Toy make_toy(const ToyShape& c, at::ArrayRef<at::Device> devices = at::Device(at::kCPU)) {
   at::manual_seed(5);
   Toy toy;
   const int64_t d = c.width / c.heads, kv = c.kv_heads * d;
@@ -77,7 +77,7 @@ inline Toy make_toy(const ToyShape& c, at::Device device = at::kCPU) {
   norm("norm");
   if (!c.tied) add("lm_head", {c.vocab, c.width}, 1);
 
-  toy.program = std::make_unique<Program>(toy.names, device);
+  toy.program = std::make_unique<Program>(toy.names);
   Program& p = *toy.program;
   const auto make_norm = [&](int x, const std::string& n) {
     return c.llama ? p.rms_norm(x, n, 1e-3) : p.layer_norm(x, n, 1e-3);
@@ -104,11 +104,14 @@ inline Toy make_toy(const ToyShape& c, at::Device device = at::kCPU) {
   }
   if (c.pre_norm) x = make_norm(x, "norm");
   p.head(x, c.tied ? "embed" : "lm_head");
+  std::vector<int64_t> sizes;
+  for (const Tensor& value : toy.values) sizes.push_back(value.numel());
+  p.place(devices, sizes);
 
   const Tensor ids = at::randint(c.vocab, {c.windows, c.tokens}, at::kLong);
   Tensor labels = ids.clone();
   if (c.tokens > 4) labels[0][2] = -100;  // windows of unequal counts
-  toy.tokens = make_tokens(ids, labels, device);
+  toy.tokens = make_tokens(ids, labels, devices[0]);
   return toy;
 }
 
