@@ -10,6 +10,7 @@
 #include "ops/tier_products.h"
 #include "run/clock.h"
 #include "run/exact_files.h"
+#include "run/pilot.h"
 #include "values.h"
 
 namespace hesper::cli {
@@ -49,6 +50,8 @@ Windows blank_windows(const Flags& flags, const ModelConfig& config, Console& co
 struct PlanFlags : DiagFlags {
   std::string run = "exact";
   int64_t ranks = 1;
+  std::optional<double> time_per_product;
+  bool pilot = false;
 };
 
 /// Throws for what one process alone can do, in the words of the run itself.
@@ -83,21 +86,72 @@ void check_flags(const PlanFlags& flags) {
 
 struct Forecast {
   Plan plan;
-  std::string what;  // the products that the plan is for
+  std::string what;     // the products that the plan is for
+  double products = 0;  // of a window
 };
 
 Forecast forecast(const PlanFlags& flags, const Model& model, const ResolvedSelection& selection,
                   const Windows& windows) {
-  if (flags.run == "exact") return {plan_exact(model, selection.selection, windows, exact_options(flags)), ""};
+  if (flags.run == "exact")
+    return {plan_exact(model, selection.selection, windows, exact_options(flags)), "",
+            static_cast<double>(selection.selection.size())};
   const DiagOptions options = diag_options(flags);
   const std::vector<UnitSums> sums = unit_sums(model, selection, flags.group_size);
-  if (flags.exact)
+  if (flags.exact) {
+    double tangents = 0;
+    for (const ExactCost& cost : exact_costs(model, selection, windows, options)) tangents += cost.directions;
     return {plan_exact_diag(model, selection, sums, windows, options),
-            "rows of linear layers by at most a tangent for each token, other entries by one each"};
+            "rows of linear layers by at most a tangent for each token, other entries by one each", tangents};
+  }
   std::string what = fmt::format("{} probes of each window, by {}", options.probes, to_string(options.method));
   if (options.rule)
     what = fmt::format("100 probes of each window; --rel-error {:g} takes what it needs", *flags.rel_error);
-  return {plan_diag(model, selection, sums, windows, options), what};
+  const int64_t each = options.rule ? std::min<int64_t>(options.probes, 100) : options.probes;
+  const auto groups = options.scope == ProbeScope::joint ? 1 : selection.tensors.size();
+  return {plan_diag(model, selection, sums, windows, options), what,
+          static_cast<double>(each) * static_cast<double>(groups)};
+}
+
+struct Duration {
+  double seconds = 0;
+  std::string by;  // in words
+  const char* from = "";
+};
+
+/// Of the whole run in one process.
+Duration duration_of(const PlanFlags& flags, const EngineOptions& options, const Model& model,
+                     const ResolvedSelection& selection, const Windows& windows, const Forecast& run) {
+  const Plan& plan = run.plan;
+  const auto b = static_cast<double>(windows.ids.size(0));
+  if (flags.time_per_product)
+    return {b * run.products * *flags.time_per_product,
+            fmt::format("at {:g} s a product, as given", *flags.time_per_product), "given"};
+  if (flags.pilot) {
+    const bool alone = flags.run == "diag" && flags.probe_scope != "joint";  // each layer has its own products
+    const Selection some = alone ? split_by_tensor(selection)[0].selection : selection.selection;
+    const Pilot pilot = run_pilot(model, some, windows, options, plan);
+    return {b * (pilot.primal + run.products * pilot.product),
+            fmt::format("by a pilot: {:.3g} s for the primal pass of a window, {:.3g} s a product", pilot.primal,
+                        pilot.product),
+            "pilot"};
+  }
+  const bool measured = plan.precision == plan.primal && plan.products == Products::full;
+  const double tangent_rate = product_rate(plan.precision, plan.products, options.device);
+  const double primal_rate = measured ? tangent_rate : product_rate(plan.primal, Products::full, options.device);
+  return {plan.primal_flops / (primal_rate * 1e9) + plan.tangent_flops / (tangent_rate * 1e9),
+          fmt::format("if all of it ran as fast as a matrix product does here ({:.0f} GFLOP/s in {})", tangent_rate,
+                      precision_name(plan.precision, plan.products)),
+          "matrix product"};
+}
+
+/// The model, or where no weights are there its shape.
+Model open_shape(const PlanFlags& flags, Console& console) {
+  if (!is_shape(flags.model)) return open_model(flags, console);
+  if (flags.pilot)
+    throw std::invalid_argument(
+        fmt::format("--pilot: {} has a config.json and no weights to measure with", flags.model));
+  console.note(fmt::format("no weights in {}: the shapes of its config.json", flags.model));
+  return load_shape(flags.model);
 }
 
 void run_plan(const PlanFlags& flags) {
@@ -105,13 +159,15 @@ void run_plan(const PlanFlags& flags) {
   set_threads(flags);
   check_flags(flags);
   check_ranks(flags);
+  if (flags.pilot && flags.exact) throw std::invalid_argument("--pilot: not of --exact, whose tangents differ");
   const ExactOptions options = exact_options(flags);
-  const Model model = open_model(flags, console);
+  const Model model = open_shape(flags, console);
   const Windows windows =
       has_data(flags) ? load_data(flags, model, console).windows : blank_windows(flags, model.config(), console);
   const ResolvedSelection selection =
       select(flags, model, flags.run == "exact" ? Unsaid::first_weights : Unsaid::whole_layer);
-  const auto [plan, what] = forecast(flags, model, selection, windows);
+  const Forecast run = forecast(flags, model, selection, windows);
+  const Plan& plan = run.plan;
 
   const int64_t batches = (windows.ids.size(0) + plan.batch - 1) / plan.batch;
   if (flags.ranks > batches)
@@ -121,10 +177,7 @@ void run_plan(const PlanFlags& flags) {
   const int64_t most = (batches + flags.ranks - 1) / flags.ranks;
   const double share = static_cast<double>(most) / static_cast<double>(batches);
 
-  const bool measured = plan.precision == plan.primal && plan.products == Products::full;
-  const double tangent_rate = product_rate(plan.precision, plan.products, options.device);
-  const double primal_rate = measured ? tangent_rate : product_rate(plan.primal, Products::full, options.device);
-  const double seconds = plan.primal_flops / (primal_rate * 1e9) + plan.tangent_flops / (tangent_rate * 1e9);
+  const Duration time = duration_of(flags, options, model, selection, windows, run);
 
   const auto row = [&](const char* head, const std::string& text) {
     console.result(fmt::format("{:<12}{}", head, text));
@@ -134,7 +187,7 @@ void run_plan(const PlanFlags& flags) {
   row("pass", fmt::format("{}, {} window{} a pass, {} unit{}", say_plan(plan), plan.batch, plan.batch > 1 ? "s" : "",
                           plan.units, plan.units > 1 ? "s" : ""));
   row("", say_room(plan));
-  if (!what.empty()) row("", what);
+  if (!run.what.empty()) row("", run.what);
   const Memory& m = plan.memory;
   const std::pair<const char*, int64_t> parts[] = {
       {"library", m.library}, {"weights", m.weights},   {"result", m.result}, {"primal", m.primal},
@@ -161,11 +214,12 @@ void run_plan(const PlanFlags& flags) {
     row("",
         fmt::format("{:<10}{:>10} while the result and its spectrum are written", "writing", say_bytes(plan.writing)));
   row("arithmetic", fmt::format("{} primal, {} tangents", say_flops(plan.primal_flops), say_flops(plan.tangent_flops)));
-  row("time", fmt::format("{} if all of it ran as fast as a matrix product does here ({:.0f} GFLOP/s in {})",
-                          say_seconds(seconds), tangent_rate, precision_name(plan.precision, plan.products)));
+  row("products", fmt::format("{:.6g} of {} windows each, {:.6g} in all", run.products, windows.ids.size(0),
+                              run.products * static_cast<double>(windows.ids.size(0))));
+  row("time", fmt::format("{} {}", say_seconds(time.seconds), time.by));
   if (flags.ranks > 1) {
-    row("ranks", fmt::format("{}: at most {} of {} batches of windows each, so {:.3g} of the work and of that time",
-                             flags.ranks, most, batches, share));
+    row("ranks", fmt::format("{}: at most {} of {} batches of windows each, so {:.3g} of the work and of that time: {}",
+                             flags.ranks, most, batches, share, say_seconds(share * time.seconds)));
     row("", fmt::format("each takes the memory above ({} where all are on one host) and hands over its sums at the end",
                         say_bytes(flags.ranks * plan.peak())));
   }
@@ -190,10 +244,12 @@ void run_plan(const PlanFlags& flags) {
                          {"units", plan.units},
                          {"primal_flops", plan.primal_flops},
                          {"tangent_flops", plan.tangent_flops},
-                         {"seconds", seconds},
+                         {"products", run.products * static_cast<double>(windows.ids.size(0))},
+                         {"seconds", time.seconds},
+                         {"seconds_from", time.from},
                          {"ranks", flags.ranks},
                          {"share_of_a_rank", share},
-                         {"seconds_of_a_rank", share * seconds}});
+                         {"seconds_of_a_rank", share * time.seconds}});
 }
 
 }  // namespace
@@ -209,7 +265,12 @@ Action add_plan(CLI::App& app) {
   app.add_option("--ranks", flags->ranks, "processes that share the windows (torchrun, hesper launch)")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  group_options(app, "Ranks");
+  CLI::Option* given = app.add_option("--time-per-product", flags->time_per_product,
+                                      "seconds that one product of one window takes, for the time of the run")
+                           ->check(CLI::PositiveNumber);
+  app.add_flag("--pilot", flags->pilot, "measure that on the first window, with the plan's directions at once")
+      ->excludes(given);
+  group_options(app, "Ranks and time");
   add_estimate(app, *flags);
   add_exact_engine(app, *flags);
   add_output(app, *flags);

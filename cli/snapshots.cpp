@@ -5,7 +5,6 @@
 #include <stdexcept>
 
 #include "interrupt.h"
-#include "processes.h"
 #include "values.h"
 
 namespace hesper::cli {

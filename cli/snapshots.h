@@ -4,6 +4,7 @@
 
 #include "console.h"
 #include "flags.h"
+#include "processes.h"
 #include "run/snapshot.h"
 
 namespace hesper::cli {
@@ -26,7 +27,8 @@ std::filesystem::path state_file(const Flags& flags, const std::filesystem::path
 nlohmann::json origin_of(const Flags& flags, const std::filesystem::path& snapshot,
                          const std::vector<std::string>& command_line);
 
-/// The snapshots of a job beside its results, or its part. The job outlives them.
+/// The snapshots of a job beside its results, or its part. The job outlives them. They and the record need the model's
+/// hash, which begins here beside the run.
 template <class Job>
 Snapshots open_snapshots(const Flags& flags, const std::filesystem::path& folder, Job& job, const Model& model,
                          Console& console) {
@@ -34,6 +36,7 @@ Snapshots open_snapshots(const Flags& flags, const std::filesystem::path& folder
     identify(job, model);
     return configuration(job);
   };
+  if (process_rank() == 0) model.checkpoint.begin_sha256();
   const std::filesystem::path file = snapshot_file(folder, job);
   Snapshots out = open_snapshots(flags, state_file(flags, file), of_job, console);
   out.origin = origin_of(flags, std::filesystem::relative(file, folder), job.command_line);

@@ -1,5 +1,5 @@
 """Writes a model of LLaMA-7B's shape with random fp16 weights: config.json and model.safetensors, tensor after tensor.
-usage: random_checkpoint.py FOLDER        (13 GB; needs torch)"""
+usage: random_checkpoint.py FOLDER [BLOCKS]        (32 blocks: 13 GB; needs torch)"""
 import json
 import pathlib
 import struct
@@ -37,8 +37,10 @@ def values(shape, device):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
+    if len(sys.argv) == 3:
+        CONFIG["num_hidden_layers"] = int(sys.argv[2])
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     tensors = list(tensors_of(CONFIG))

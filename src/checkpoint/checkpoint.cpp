@@ -3,7 +3,11 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <atomic>
 #include <filesystem>
+#include <future>
+#include <mutex>
 #include <set>
 #include <stdexcept>
 
@@ -185,14 +189,44 @@ at::Tensor Checkpoint::tensor(std::string_view name) const {
   return files_[found.file]->view(found.stored);
 }
 
-std::string Checkpoint::sha256() const {
-  if (files_.size() == 1) return sha256_hex(files_[0]->bytes());
-  std::string lines;
-  for (const auto& file : files_) {
-    lines +=
-        fmt::format("{}  {}\n", sha256_hex(file->bytes()), std::filesystem::path(file->path()).filename().string());
+struct Checkpoint::Hashing {
+  std::mutex mutex;
+  std::atomic<bool> stop{false};  // the last copy of the checkpoint is gone: nobody will ask
+  std::shared_future<std::string> result;
+
+  ~Hashing() {
+    stop = true;
+    if (result.valid()) result.wait();
   }
-  return sha256_hex(std::as_bytes(std::span(lines)));
+
+  std::string hash(std::span<const std::byte> bytes) const {
+    constexpr size_t piece = size_t{16} << 20;
+    Sha256 digest;
+    for (size_t at = 0; at < bytes.size() && !stop; at += piece)
+      digest.update(bytes.subspan(at, std::min(piece, bytes.size() - at)));
+    return digest.hex();
+  }
+  std::string hash(const std::vector<std::shared_ptr<const WeightFile>>& files) const {
+    if (files.size() == 1) return hash(files[0]->bytes());
+    std::string lines;
+    for (const auto& file : files)
+      lines += fmt::format("{}  {}\n", hash(file->bytes()), std::filesystem::path(file->path()).filename().string());
+    return sha256_hex(std::as_bytes(std::span(lines)));
+  }
+};
+
+std::shared_ptr<Checkpoint::Hashing> Checkpoint::no_hash() { return std::make_shared<Hashing>(); }
+
+void Checkpoint::begin_sha256() const {
+  Hashing& mine = *hashing_;
+  const std::lock_guard lock(mine.mutex);
+  if (!mine.result.valid())
+    mine.result = std::async(std::launch::async, [&mine, files = files_] { return mine.hash(files); }).share();
+}
+
+std::string Checkpoint::sha256() const {
+  begin_sha256();
+  return hashing_->result.get();
 }
 
 }  // namespace hesper

@@ -37,10 +37,14 @@ class Checkpoint {
       const;  // dtype of its info; mapped unless it was in blocks or strided, read-only by contract
 
   // One weight file: what `sha256sum` prints for it. Shards: the sha256 of what `sha256sum *.safetensors` (`*.bin`)
-  // prints for them in the order of their names. Reads every byte.
+  // prints for them in the order of their names. Reads every byte, once for all copies of a Checkpoint;
+  // begin_sha256() does it on a thread of its own, which sha256() waits for.
+  void begin_sha256() const;
   std::string sha256() const;
 
  private:
+  struct Hashing;
+  static std::shared_ptr<Hashing> no_hash();
   struct Place {
     size_t file;         // in files_
     std::string stored;  // the name in that file
@@ -56,6 +60,7 @@ class Checkpoint {
   bool is_gguf_ = false;
   std::vector<std::shared_ptr<const WeightFile>> files_;  // in the order of their names
   std::map<std::string, Place, std::less<>> places_;
+  std::shared_ptr<Hashing> hashing_ = no_hash();
 };
 
 // "decoder.", "layers.", "embed_tokens." and "norm." gain the "model." that a folder saved from the bare model lacks,

@@ -19,4 +19,10 @@ struct Model {
 /// checkpoint.h).
 Model load_model(const std::string& folder);
 
+/// A folder with a config.json and no weights, which has the shapes of a model and is enough to plan a run.
+bool is_shape(const std::string& folder);
+/// Its parameters, of the config's own precision (torch_dtype, dtype; fp32 where it says none), on the meta device:
+/// without values. Throws as parse_config; std::runtime_error for a precision that weights cannot have.
+Model load_shape(const std::string& folder);
+
 }  // namespace hesper

@@ -361,7 +361,7 @@ Memory forecast_on(const RunShapes& r, const RunForm& form, at::Device here) {
       m.weights += entries * bytes_of(form.precision);
     if (splits(form.products)) factor = std::max(factor, entries * 6);
   }
-  m.weights += factor + largest * cuts_of(r, form).workers;
+  m.weights += factor;
   if (r.device.is_cpu()) {  // copies of many sizes come and go (an fp16 LLaMA of width 640, T = 64: 20 to 30 MiB)
     std::vector<int> all(r.stored.size());
     std::iota(all.begin(), all.end(), 0);
@@ -378,7 +378,7 @@ Memory forecast_on(const RunShapes& r, const RunForm& form, at::Device here) {
                                                      : adjoint_tangents(w);
   const int64_t value = form.directions * r.tokens * bytes_of(form.precision);  // of width 1
   m.tangents = value * each + (r.device.is_cpu() && r.windows > 1 ? heap_holes(value * w.head_width) : 0);
-  m.cuts = cut_bytes(w, form);
+  m.cuts = cut_bytes(w, form) + largest * cuts_of(r, form).workers;
   for (const auto& op : r.program->ops())
     if (w.mine(*op)) m.attention = std::max(m.attention, tangent_scratch(w, form, *op));
   if (!r.device.is_cpu()) m.library += (m.total() - m.library) / kHoles;

@@ -32,18 +32,30 @@ int64_t cgroup_number(const char* file) {
   return value;
 }
 
+/// The sum of the numbers behind "inactive_file" and "active_file" in a cgroup's memory.stat: cached pages of files,
+/// such as mapped weights, which the system takes back when it needs them.
+int64_t cached_files(const char* file) {
+  std::ifstream in(file);
+  int64_t sum = 0, value = 0;
+  for (std::string name; in >> name >> value;)
+    if (name == "inactive_file" || name == "active_file") sum += value;
+  return sum;
+}
+
 }  // namespace
 
 int64_t free_memory(at::Device device) {
   if (!device.is_cpu()) return device_memory(device).free;
   const int64_t available = kilobytes("/proc/meminfo", "MemAvailable:") * 1024;
   int64_t limit = cgroup_number("/sys/fs/cgroup/memory.max"), used = cgroup_number("/sys/fs/cgroup/memory.current");
+  int64_t cached = cached_files("/sys/fs/cgroup/memory.stat");
   if (limit == std::numeric_limits<int64_t>::max()) {
     limit = cgroup_number("/sys/fs/cgroup/memory/memory.limit_in_bytes");
     used = cgroup_number("/sys/fs/cgroup/memory/memory.usage_in_bytes");
+    cached = cached_files("/sys/fs/cgroup/memory/memory.stat");
   }
   if (limit == std::numeric_limits<int64_t>::max() || used == std::numeric_limits<int64_t>::max()) return available;
-  return std::min(available, limit - used);
+  return std::min(available, limit - used + cached);
 }
 
 int64_t anonymous_memory() { return kilobytes("/proc/self/status", "RssAnon:") * 1024; }

@@ -46,6 +46,37 @@ TEST_F(PlanTool, OfRanks) {
   expect_refusal(tool("plan", {"--for", "diag", "--method", "krylov", "--ranks", "2"}), 2, "krylov is for one process");
 }
 
+// A config.json alone plans what the model itself does.
+TEST_F(PlanTool, OfAShape) {
+  std::filesystem::create_directory(folder / "shape");
+  std::filesystem::copy_file(golden.folder + "/config.json", folder / "shape" / "config.json");
+  for (const Words& of : {Words{"--t", "4"}, Words{"--for", "diag", "--probes", "5"}}) {
+    const Words words = of + Words{"--memory-limit", "4GiB", "--time-per-product", "0.5", "--ranks", "2", "--json"};
+    auto model = last_event(tool("plan", words), "plan");
+    const Outcome outcome = run_tool(folder.path, Words{"plan", "--model", "shape", "--token-ids", "ids.npy"} + words);
+    auto shape = last_event(outcome, "plan");
+    EXPECT_EQ(shape, model) << outcome.err;
+    const double products = (of[0] == "--t" ? 4 : 5) * static_cast<double>(golden.ids.size(0));
+    EXPECT_EQ(shape["products"], products);
+    EXPECT_DOUBLE_EQ(shape["seconds"].get<double>(), 0.5 * products);
+    EXPECT_EQ(shape["seconds_from"], "given");
+  }
+  expect_refusal(run_tool(folder.path, {"plan", "--model", "shape", "--b", "1", "--seqlen", "8", "--pilot"}), 2,
+                 "no weights to measure with");
+  expect_refusal(run_tool(folder.path, {"exact", "--model", "shape", "--token-ids", "ids.npy"}), 1, "no weights");
+}
+
+// Measured, not computed from a rate: both parts take time, and the run is made of them.
+TEST_F(PlanTool, ByAPilot) {
+  for (const Words& of :
+       {Words{"--t", "4", "--pass", "two-pass"}, Words{"--t", "4"}, Words{"--for", "diag", "--probes", "5"}}) {
+    const auto plan = last_event(tool("plan", of + Words{"--pilot", "--json"}), "plan");
+    EXPECT_GT(plan["seconds"].get<double>(), 0);
+    EXPECT_EQ(plan["seconds_from"], "pilot");
+  }
+  expect_refusal(tool("plan", {"--pilot", "--time-per-product", "1"}), 2, "--pilot");
+}
+
 TEST_F(PlanTool, ContradictingFlags) {
   expect_refusal(tool("plan", {"--probes", "5"}), 2, "--probes: of diagonals, but --for is exact");
   expect_refusal(tool("plan", {"--exact"}), 2, "--exact: of diagonals");
