@@ -35,7 +35,7 @@ int gated_mlp(Program& p, const ModelConfig& c, int h, const std::string& mlp) {
 }  // namespace
 
 void write_llama(Program& p, const ModelConfig& c, int64_t seqlen) {
-  const std::vector<double> frequencies = rotary_inverse_frequencies(c, seqlen);
+  const RotaryAngles angles = rotary_angles(c, seqlen);
 
   int x = p.token_embedding("model.embed_tokens.weight");
   for (int64_t i = 0; i < c.blocks; ++i) {
@@ -46,8 +46,8 @@ void write_llama(Program& p, const ModelConfig& c, int64_t seqlen) {
       q = p.rms_norm(q, attn + "q_norm", c.norm_eps, c.heads);
       k = p.rms_norm(k, attn + "k_norm", c.norm_eps, c.kv_heads);
     }
-    q = p.rotary(q, frequencies, seqlen, c.head_dim);
-    k = p.rotary(k, frequencies, seqlen, c.head_dim);
+    q = p.rotary(q, angles, seqlen, c.head_dim);
+    k = p.rotary(k, angles, seqlen, c.head_dim);
     x = p.add(x, p.linear(p.attention(q, k, v, attention_shape(c, i)), attn + "o_proj"));
     h = p.rms_norm(x, block + "post_attention_layernorm", c.norm_eps);
     x = p.add(x, gated_mlp(p, c, h, block + "mlp."));

@@ -64,7 +64,9 @@ ModelConfig parse_llama_config(const ConfigReader& json) {
   config.activation = read_activation(json, "hidden_act", "silu");
   config.tied_head = json.boolean("tie_word_embeddings", false);
   read_token_ids(json, defaults.bos, defaults.eos, config);
-  read_rope(json, {.partial = phi ? "partial_rotary_factor" : nullptr}, config);
+  RopeKeys rope;
+  if (phi) rope.partial = "partial_rotary_factor", rope.own_original = 4096;
+  read_rope(json, rope, config);
   if (mistral || phi)
     read_windows(json, window_of(json, mistral ? std::optional<int64_t>(4096) : std::nullopt), all_blocks, 0, config);
   if (qwen2 || qwen3) {

@@ -27,12 +27,12 @@ Tensor Channels::placed(const Tensor& y) const {
 }
 
 Rotary::Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, at::Device device,
-               int64_t head_dim, Pairs pairs)
+               int64_t head_dim, Pairs pairs, double factor)
     : Op({x}, {}), pairs_(pairs) {
   const Tensor frequency = at::tensor(at::ArrayRef<double>(inverse_frequencies), at::kDouble);
   const Tensor angle = at::arange(tokens, at::kDouble).unsqueeze(1) * frequency;
-  cos_ = angle.cos().to(device);
-  sin_ = angle.sin().to(device);
+  cos_ = (angle.cos() * factor).to(device);
+  sin_ = (angle.sin() * factor).to(device);
   cos_low_ = cos_.to(at::kFloat);
   sin_low_ = sin_.to(at::kFloat);
   head_dim_ = head_dim > 0 ? head_dim : 2 * cos_.size(1);

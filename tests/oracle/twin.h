@@ -58,6 +58,7 @@ Var<S> llama_logits(Program<S>& run, const nlohmann::json& config, const std::ve
   const double eps = config.at("rms_norm_eps");
   auto frequencies =
       rotary_frequencies(config, int64_t(double(D) * config.value("partial_rotary_factor", 1.0)), int64_t(ids.size()));
+  const auto turned = [&](Var<S> x) { return run.rotary(x, frequencies, D, false, rotary_factor(config)); };
   const bool windows = config.contains("sliding_window") && !config.at("sliding_window").is_null() &&
                        config.value("use_sliding_window", type == "mistral" || type == "phi3");
 
@@ -81,7 +82,7 @@ Var<S> llama_logits(Program<S>& run, const nlohmann::json& config, const std::ve
       q = run.norm(q, self + "q_norm", eps, false, H);
       k = run.norm(k, self + "k_norm", eps, false, G);
     }
-    h = run.attention(run.rotary(q, frequencies, D), run.rotary(k, frequencies, D), v, shape);
+    h = run.attention(turned(q), turned(k), v, shape);
     x = run.add(x, run.linear(h, self + "o_proj"));
     h = run.norm(x, block + "post_attention_layernorm", eps, false);
     if (type == "phi3") {
