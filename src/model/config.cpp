@@ -24,6 +24,7 @@ struct ModelType {
 
 const std::map<std::string, ModelType>& model_types() {
   static const std::map<std::string, ModelType> types = {
+      {"gemma", {{"Gemma"}, parse_llama_config, {}}},
       {"gemma2",
        {{"Gemma2"},
         parse_gemma_config,

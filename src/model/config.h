@@ -69,6 +69,7 @@ struct ModelConfig {
   bool norm_affine = true;  // layer_norm_elementwise_affine: the norms have gain and bias
 
   bool mlp_bias = false;          // LLaMA: gate, up and down
+  bool gains_less_one = false;    // Gemma 1, else as LLaMA: gains are stored less one, embeddings times sqrt(C)
   bool fused_layers = false;      // Phi-3: q, k, v in one matrix, gate and up in another
   bool scale_by_block = false;    // GPT-2: scores of block i over i + 1
   bool parallel_residual = true;  // GPT-NeoX: both halves of a block read its input

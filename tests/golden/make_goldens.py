@@ -145,6 +145,8 @@ MODELS = {
     "llama-yarn": (llama(num_attention_heads=1, num_key_value_heads=1, max_position_embeddings=256, rope_parameters={
         "rope_type": "yarn", "rope_theta": 30.0, "factor": 6.0, "original_max_position_embeddings": 50, "beta_fast": 3.0,
         "beta_slow": 0.5, "mscale": 0.7, "mscale_all_dim": 0.3, "truncate": False}), 2, 10, True),
+    "gemma": (llama(architectures=["GemmaForCausalLM"], model_type="gemma", hidden_act="gelu", head_dim=6, num_key_value_heads=1,
+                    rope_theta=10000.0, tie_word_embeddings=True), 2, 10, True),
     "gemma2": (gemma("gemma2"), 2, 11, False),
     "gemma2-options": (gemma("gemma2", attn_logit_softcapping=1.5, final_logit_softcapping=None, attention_bias=True,
                              tie_word_embeddings=False, query_pre_attn_scalar=7, num_key_value_heads=1), 2, 9, True),

@@ -87,6 +87,18 @@ TEST(FamilyConfig, phi3_has_fused_layers) {
             std::string::npos);
 }
 
+TEST(FamilyConfig, gemma_1_is_llama_but_for_gains_and_embeddings) {
+  const ModelConfig c = parse(of_type("gemma", {{"hidden_act", "gelu"}}));
+  EXPECT_EQ(c.family, Family::llama);
+  EXPECT_TRUE(c.gains_less_one && c.tied_head);
+  EXPECT_EQ(c.activation, Phi::gelu_tanh);
+  EXPECT_EQ(c.head_dim, 256);
+  EXPECT_EQ(c.max_positions, 8192);
+  EXPECT_EQ(c.bos_id, 2);
+  EXPECT_FALSE(parse(of_type("llama")).gains_less_one);
+  EXPECT_NE(refusal(of_type("gemma", {{"use_bidirectional_attention", true}})), "");
+}
+
 TEST(FamilyConfig, gemma2_alternates_windows_and_caps_scores_and_logits) {
   const ModelConfig c = parse(of_type("gemma2"));
   EXPECT_EQ(c.window[0], 4096);

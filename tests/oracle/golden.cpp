@@ -35,6 +35,7 @@ std::vector<std::string> golden_names() {
           "phi3-short",
           "qwen2-yarn",
           "llama-yarn",
+          "gemma",
           "gemma2",
           "gemma2-options",
           "gemma3",
