@@ -83,6 +83,15 @@ std::vector<std::string> describe_features(const ModelConfig& c) {
   if (c.logits_softcap > 0) out.push_back(fmt::format("logits capped at {:g}", c.logits_softcap));
   if (c.rotary_dims > 0 && c.rotary_dims < c.head_dim)
     out.push_back(fmt::format("rotary positions of {} in {} channels of a head", c.rotary_dims, c.head_dim));
+  if (c.rope.type != RopeType::standard && c.rope.type != RopeType::divisors) {
+    constexpr const char* names[] = {"", "linear", "dynamic", "llama3", "yarn", "longrope"};
+    const char* name = names[static_cast<size_t>(c.rope.type)];
+    out.push_back(c.rope.type == RopeType::longrope
+                      ? fmt::format("rotary scaling {}: other frequencies for windows of more than {} tokens", name,
+                                    c.rope.original_max_positions)
+                      : fmt::format("rotary scaling {} by {:g}", name, c.rope.factor));
+  }
+  if (c.rope.type == RopeType::divisors) out.emplace_back("rotary frequencies divided as the file says");
   if (!c.rotary_block.empty())
     out.push_back(fmt::format("rotary positions in {} of {} blocks", count(c.rotary_block), c.blocks));
   if (c.experts > 0)

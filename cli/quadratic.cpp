@@ -47,13 +47,15 @@ void name_directions(QuadraticJob& job, const QuadraticFlags& flags, const Model
     job.group = "basis";
     return;
   }
-  const Model other = load_model(find_model("--against", flags.against, flags, ModelPart::all, console).path);
+  const ModelSource source = find_model("--against", flags.against, flags, ModelPart::all, console);
+  const Model other = load_model(source.path);
   const Grouping grouping = flags.group == "model"   ? Grouping::model
                             : flags.group == "block" ? Grouping::block
                             : flags.group == "layer" ? Grouping::layer
                                                      : Grouping::tensor;
   job.directions = directions_between(model.weights, other.weights, grouping);
   job.against = last_component(flags.against);
+  job.against_origin = source.origin;
   job.against_sha256 = other.checkpoint.sha256();
   job.group = flags.group;
 }

@@ -75,6 +75,14 @@ void require_same_config(const ModelConfig& a, const ModelConfig& b) {
   same("rotary low frequency factor", a.rope.low_freq_factor, b.rope.low_freq_factor);
   same("rotary high frequency factor", a.rope.high_freq_factor, b.rope.high_freq_factor);
   same("rotary original positions", a.rope.original_max_positions, b.rope.original_max_positions);
+  same("rotary attention factor", a.rope.attention_factor, b.rope.attention_factor);
+  same("yarn's beta_fast", a.rope.beta_fast, b.rope.beta_fast);
+  same("yarn's beta_slow", a.rope.beta_slow, b.rope.beta_slow);
+  same("yarn's truncate", a.rope.truncate, b.rope.truncate);
+  for (const auto& [mine, other] :
+       {std::pair(&a.rope.divisors, &b.rope.divisors), {&a.rope.long_divisors, &b.rope.long_divisors}})
+    if (*mine != *other)
+      refuse("the two checkpoints are different models: their divisors of rotary frequencies differ");
 }
 
 }  // namespace

@@ -74,6 +74,13 @@ class Chooser {
       }
       refuse("--layer {}: this model's head is tied to the embedding: select {}", layer, table_.at(0).name);
     }
+    std::set<int64_t> elsewhere;
+    for (const ParameterSpec& spec : table_)
+      if (spec.linear_weight && (matches(layer, spec.layer) || matches(layer, last_component(spec.layer))))
+        elsewhere.insert(spec.block);
+    if (!elsewhere.empty())
+      refuse("--layer {}: not in the chosen blocks ({}); it is in {}", layer, fmt::join(blocks_, ", "),
+             fmt::join(elsewhere, ", "));
     refuse("--layer {}: no such layer; a block has {}; any parameter can be given by its full name", layer,
            fmt::join(with_experts_joined(layers_), ", "));
   }

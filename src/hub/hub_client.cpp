@@ -58,14 +58,18 @@ void append(int descriptor, std::string_view bytes, const fs::path& path) {
   }
 }
 
+std::string say_size(double bytes) {
+  return bytes < 1e9 ? fmt::format("{:.1f} MB", bytes / 1e6) : fmt::format("{:.1f} GB", bytes / 1e9);
+}
+
 void check_room(const fs::path& path, int64_t missing) {
   struct statvfs status = {};
   if (::statvfs(path.parent_path().c_str(), &status) != 0) return;
   const auto free = static_cast<double>(status.f_bavail) * static_cast<double>(status.f_frsize);
   if (free >= static_cast<double>(missing)) return;
   throw std::runtime_error(
-      fmt::format("{}: {:.1f} GB are missing, {:.1f} GB are free; name another place with --cache-dir",
-                  path.parent_path().string(), static_cast<double>(missing) / 1e9, free / 1e9));
+      fmt::format("{}: {} are to come, {} are free; make room, or name another place with --cache-dir",
+                  path.parent_path().string(), say_size(static_cast<double>(missing)), say_size(free)));
 }
 
 }  // namespace
@@ -128,17 +132,18 @@ HttpAnswer HubClient::ask_patiently(Method method, const std::string& url) {
       }
       body += bytes;
     };
-    std::string trouble;
+    std::string trouble, advice = "check the network";
     try {
       HttpAnswer answer = ask(method, url, {}, sink);
       if (answer.good()) answer.body = std::move(body);
       if (!is_out_of_order(answer.status)) return answer;
       trouble = fmt::format("{}: status {}", url, answer.status);
+      advice = answer.status == 429 ? "too many requests: try again in some minutes" : "try again later";
     } catch (const HttpFailure& failure) {
       trouble = failure.what();
     }
     if (failures >= 2) {  // soon, for the cache may do instead
-      throw HubUnreachable(fmt::format("{}; check the network, or use --offline with what is in the cache", trouble));
+      throw HubUnreachable(fmt::format("{}; {}, or use --offline with what is in the cache", trouble, advice));
     }
     pause(failures);
   }

@@ -3,9 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <map>
-#include <numbers>
 #include <stdexcept>
 #include <utility>
 
@@ -26,6 +24,7 @@ struct ModelType {
 
 const std::map<std::string, ModelType>& model_types() {
   static const std::map<std::string, ModelType> types = {
+      {"gemma", {{"Gemma"}, parse_llama_config, {}}},
       {"gemma2",
        {{"Gemma2"},
         parse_gemma_config,
@@ -164,41 +163,6 @@ ModelConfig parse_config(const json& object, const std::string& file, bool from_
 
 ModelConfig parse_config(const Checkpoint& checkpoint) {
   return parse_config(checkpoint.config(), checkpoint.config_file(), checkpoint.is_gguf());
-}
-
-std::vector<double> rotary_inverse_frequencies(const ModelConfig& config, int64_t seqlen, int64_t block) {
-  if (config.rotary_dims == 0 || seqlen < 1) {
-    throw std::invalid_argument(
-        fmt::format("[rotary] no frequencies for a model of type {} and {} tokens", config.model_type, seqlen));
-  }
-  const bool local = config.local_rope_theta > 0 && config.window.at(static_cast<size_t>(block)) > 0;
-  const RopeScaling unscaled, &rope = local ? unscaled : config.rope;
-  const auto dim = static_cast<double>(config.rotary_dims);
-  const auto trained = static_cast<double>(config.max_positions);
-  const double tokens = std::max(static_cast<double>(seqlen), trained);
-
-  // dynamic: theta' = theta (factor T / T0 - (factor - 1))^(D / (D - 2)), T0 the trained length, T at least T0
-  double theta = local ? config.local_rope_theta : config.rope_theta;
-  if (rope.type == RopeType::dynamic) {
-    theta *= std::pow(rope.factor * tokens / trained - (rope.factor - 1), dim / (dim - 2));
-  }
-
-  std::vector<double> frequencies;
-  for (int64_t i = 0; i < config.rotary_dims; i += 2) {
-    double frequency = 1 / std::pow(theta, static_cast<double>(i) / dim);
-    if (rope.type == RopeType::linear) frequency /= rope.factor;
-    if (rope.type == RopeType::llama3) {
-      // wavelengths above T0/low are stretched by factor, below T0/high kept, linearly blended in between (of LLaMA 4,
-      // whose two bounds are one, nothing is in between)
-      const double low = rope.low_freq_factor, high = rope.high_freq_factor;
-      const double turns = static_cast<double>(rope.original_max_positions) * frequency / (2 * std::numbers::pi);
-      const double smooth = high > low ? std::clamp((turns - low) / (high - low), 0.0, 1.0) : turns < low ? 0.0 : 1.0;
-      frequency = (1 - smooth) * frequency / rope.factor + smooth * frequency;
-    }
-    if (rope.type == RopeType::divisors) frequency /= rope.divisors[static_cast<size_t>(i / 2)];
-    frequencies.push_back(frequency);
-  }
-  return frequencies;
 }
 
 }  // namespace hesper

@@ -12,15 +12,20 @@ enum class Phi;  // ops/activation.h
 
 enum class Family { opt, llama, gpt2, gpt_neox, gemma, llama4 };  // gemma: Gemma 2 and 3
 
-enum class RopeType { standard, linear, dynamic, llama3, divisors };  // standard is "default" in config.json
+enum class RopeType { standard, linear, dynamic, llama3, yarn, longrope, divisors };  // standard: "default"
 
 struct RopeScaling {
   RopeType type = RopeType::standard;
-  double factor = 1;                   // linear, dynamic, llama3
-  double low_freq_factor = 1;          // llama3
-  double high_freq_factor = 4;         // llama3
-  int64_t original_max_positions = 0;  // llama3
-  std::vector<double> divisors;        // divisors: (D/2) one for each frequency, from a GGUF file's rope_freqs.weight
+  double factor = 1;                     // linear, dynamic, llama3, yarn
+  double low_freq_factor = 1;            // llama3
+  double high_freq_factor = 4;           // llama3
+  double beta_fast = 32, beta_slow = 1;  // yarn: turns over the original positions where it begins and is whole
+  bool truncate = true;                  // yarn: the pairs with these turns are rounded outwards
+  double attention_factor = 1;           // yarn, longrope: of cosines and sines
+  int64_t original_max_positions = 0;    // llama3, yarn, longrope
+  // (D/2) one for each frequency. longrope: of windows of at most original_max_positions tokens, and of longer ones.
+  // divisors: of all, from a GGUF file's rope_freqs.weight.
+  std::vector<double> divisors, long_divisors;
 };
 
 // What config.json says of a model, with transformers' defaults filled in and every value checked.
@@ -64,6 +69,7 @@ struct ModelConfig {
   bool norm_affine = true;  // layer_norm_elementwise_affine: the norms have gain and bias
 
   bool mlp_bias = false;          // LLaMA: gate, up and down
+  bool gains_less_one = false;    // Gemma 1, else as LLaMA: gains are stored less one, embeddings times sqrt(C)
   bool fused_layers = false;      // Phi-3: q, k, v in one matrix, gate and up in another
   bool scale_by_block = false;    // GPT-2: scores of block i over i + 1
   bool parallel_residual = true;  // GPT-NeoX: both halves of a block read its input
@@ -95,10 +101,14 @@ std::vector<std::string> supported_model_types();
 // here (dropout, initialisation, caches, pretraining_tp) are ignored.
 ModelConfig parse_config(const nlohmann::json& json, const std::string& file, bool from_gguf = false);
 
-// The angles per position of a block's rotary embedding, one for each pair of turned channels, as transformers'
-// ROPE_INIT_FUNCTIONS define them, in fp64. seqlen (tokens of a window) matters for the dynamic type alone. No
-// supported type scales the cosines and sines. Throws std::invalid_argument for a model without rotary embedding or
-// seqlen < 1.
-std::vector<double> rotary_inverse_frequencies(const ModelConfig& config, int64_t seqlen, int64_t block = 0);
+// How a block's rotary embedding turns the pairs of channels of queries and keys.
+struct RotaryAngles {
+  std::vector<double> inverse_frequencies;  // angle per position, one for each pair that is turned
+  double factor = 1;                        // the pairs are multiplied by it besides
+};
+
+// As transformers' ROPE_INIT_FUNCTIONS define them, in fp64. seqlen (tokens of a window) matters for the types dynamic
+// and longrope. Throws std::invalid_argument for a model without rotary embedding or seqlen < 1.
+RotaryAngles rotary_angles(const ModelConfig& config, int64_t seqlen, int64_t block = 0);
 
 }  // namespace hesper

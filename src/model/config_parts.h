@@ -40,9 +40,10 @@ struct RopeKeys {
   double default_theta = 10000;
   const char* partial = nullptr;  // where a part of a head may be turned
   double default_partial = 1;
+  std::optional<int64_t> own_original{};  // Phi-3: original_max_position_embeddings where it is not beside the object
 };
 // The rotary parameters live in rope_scaling (older, beside a rope_theta) or in rope_parameters (newer, rope_theta
-// inside). transformers takes rope_scaling first, and a rope_theta inside before the one outside.
+// inside). transformers takes rope_scaling first, and a rope_theta inside before the one outside. rope.cpp.
 void read_rope(const ConfigReader& json, const RopeKeys& keys, ModelConfig& config);
 // The object itself.
 void read_rope_object(const ConfigReader& json, const ConfigReader& rope, const RopeKeys& keys, ModelConfig& config);

@@ -15,7 +15,7 @@ void write_gemma(Program& p, const ModelConfig& c, int64_t seqlen) {
   int x = p.scale(p.token_embedding("model.embed_tokens.weight"), {std::sqrt(static_cast<double>(c.width))});
   for (int64_t i = 0; i < c.blocks; ++i) {
     const std::string block = fmt::format("model.layers.{}.", i), attn = block + "self_attn.", mlp = block + "mlp.";
-    const std::vector<double> frequencies = rotary_inverse_frequencies(c, seqlen, i);
+    const RotaryAngles angles = rotary_angles(c, seqlen, i);
     int h = norm(x, block + "input_layernorm");
     int q = p.linear(h, attn + "q_proj"), k = p.linear(h, attn + "k_proj");
     const int v = p.linear(h, attn + "v_proj");
@@ -23,8 +23,8 @@ void write_gemma(Program& p, const ModelConfig& c, int64_t seqlen) {
       q = norm(q, attn + "q_norm", c.heads);
       k = norm(k, attn + "k_norm", c.kv_heads);
     }
-    q = p.rotary(q, frequencies, seqlen, c.head_dim);
-    k = p.rotary(k, frequencies, seqlen, c.head_dim);
+    q = p.rotary(q, angles, seqlen, c.head_dim);
+    k = p.rotary(k, angles, seqlen, c.head_dim);
     h = p.linear(p.attention(q, k, v, attention_shape(c, i)), attn + "o_proj");
     x = p.add(x, norm(h, block + "post_attention_layernorm"));
     h = norm(x, block + "pre_feedforward_layernorm");

@@ -8,7 +8,7 @@ namespace hesper {
 
 void write_gpt_neox(Program& p, const ModelConfig& c, int64_t seqlen) {
   const std::string root = "gpt_neox.";
-  const std::vector<double> frequencies = rotary_inverse_frequencies(c, seqlen);
+  const RotaryAngles angles = rotary_angles(c, seqlen);
   const int64_t D = c.head_dim;
   int x = p.token_embedding(root + "embed_in.weight");
   for (int64_t i = 0; i < c.blocks; ++i) {
@@ -19,8 +19,8 @@ void write_gpt_neox(Program& p, const ModelConfig& c, int64_t seqlen) {
     };
     const int h = p.layer_norm(x, block + "input_layernorm", c.norm_eps);
     const int qkv = p.linear(h, block + "attention.query_key_value");
-    const int q = p.rotary(p.channels(qkv, 3 * D, 0, D), frequencies, seqlen, D);
-    const int k = p.rotary(p.channels(qkv, 3 * D, D, 2 * D), frequencies, seqlen, D);
+    const int q = p.rotary(p.channels(qkv, 3 * D, 0, D), angles, seqlen, D);
+    const int k = p.rotary(p.channels(qkv, 3 * D, D, 2 * D), angles, seqlen, D);
     const int v = p.channels(qkv, 3 * D, 2 * D, 3 * D);
     const int attended = p.linear(p.attention(q, k, v, attention_shape(c, i)), block + "attention.dense");
     if (c.parallel_residual) {

@@ -1,5 +1,7 @@
-// LLaMA 1 to 3, Mistral, Qwen 2 and 3, Phi-3: RMS norms, rotary positions, grouped heads, gated MLP.
+// LLaMA 1 to 3, Gemma 1, Mistral, Qwen 2 and 3, Phi-3: RMS norms, rotary positions, grouped heads, gated MLP.
 #include <fmt/format.h>
+
+#include <cmath>
 
 #include "model/build_program.h"
 
@@ -35,24 +37,28 @@ int gated_mlp(Program& p, const ModelConfig& c, int h, const std::string& mlp) {
 }  // namespace
 
 void write_llama(Program& p, const ModelConfig& c, int64_t seqlen) {
-  const std::vector<double> frequencies = rotary_inverse_frequencies(c, seqlen);
+  const RotaryAngles angles = rotary_angles(c, seqlen);
 
+  const auto norm = [&](int x, const std::string& layer, int64_t heads = 1) {
+    return p.rms_norm(x, layer, c.norm_eps, heads, c.gains_less_one ? 1 : 0);
+  };
   int x = p.token_embedding("model.embed_tokens.weight");
+  if (c.gains_less_one) x = p.scale(x, {std::sqrt(static_cast<double>(c.width))});
   for (int64_t i = 0; i < c.blocks; ++i) {
     const std::string block = fmt::format("model.layers.{}.", i), attn = block + "self_attn.";
-    int h = p.rms_norm(x, block + "input_layernorm", c.norm_eps);
+    int h = norm(x, block + "input_layernorm");
     auto [q, k, v] = project(p, c, h, attn);
     if (c.qk_norm) {
-      q = p.rms_norm(q, attn + "q_norm", c.norm_eps, c.heads);
-      k = p.rms_norm(k, attn + "k_norm", c.norm_eps, c.kv_heads);
+      q = norm(q, attn + "q_norm", c.heads);
+      k = norm(k, attn + "k_norm", c.kv_heads);
     }
-    q = p.rotary(q, frequencies, seqlen, c.head_dim);
-    k = p.rotary(k, frequencies, seqlen, c.head_dim);
+    q = p.rotary(q, angles, seqlen, c.head_dim);
+    k = p.rotary(k, angles, seqlen, c.head_dim);
     x = p.add(x, p.linear(p.attention(q, k, v, attention_shape(c, i)), attn + "o_proj"));
-    h = p.rms_norm(x, block + "post_attention_layernorm", c.norm_eps);
+    h = norm(x, block + "post_attention_layernorm");
     x = p.add(x, gated_mlp(p, c, h, block + "mlp."));
   }
-  x = p.rms_norm(x, "model.norm", c.norm_eps);
+  x = norm(x, "model.norm");
   p.head(x, c.tied_head ? "model.embed_tokens.weight" : "lm_head.weight");
 }
 

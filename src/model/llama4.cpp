@@ -44,7 +44,7 @@ std::vector<double> temperatures(const ModelConfig& c, int64_t seqlen) {
 }  // namespace
 
 void write_llama4(Program& p, const ModelConfig& c, int64_t seqlen) {
-  const std::vector<double> frequencies = rotary_inverse_frequencies(c, seqlen);
+  const RotaryAngles angles = rotary_angles(c, seqlen);
 
   int x = p.token_embedding("model.embed_tokens.weight");
   for (int64_t i = 0; i < c.blocks; ++i) {
@@ -54,8 +54,8 @@ void write_llama4(Program& p, const ModelConfig& c, int64_t seqlen) {
     int q = p.linear(h, attn + "q_proj"), k = p.linear(h, attn + "k_proj");
     const int v = p.linear(h, attn + "v_proj");
     if (c.rotary_block[n]) {
-      q = p.rotary(q, frequencies, seqlen, c.head_dim, Rotary::Pairs::neighbours);
-      k = p.rotary(k, frequencies, seqlen, c.head_dim, Rotary::Pairs::neighbours);
+      q = p.rotary(q, angles, seqlen, c.head_dim, Rotary::Pairs::neighbours);
+      k = p.rotary(k, angles, seqlen, c.head_dim, Rotary::Pairs::neighbours);
       if (c.qk_norm) {
         q = p.rms_norm(q, "", c.norm_eps, c.heads);
         k = p.rms_norm(k, "", c.norm_eps, c.kv_heads);

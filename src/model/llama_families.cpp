@@ -6,6 +6,7 @@
 
 #include "model/config_parts.h"
 #include "model/families.h"
+#include "ops/activation.h"
 
 namespace hesper {
 namespace {
@@ -24,6 +25,7 @@ struct Defaults {
   double norm_eps = 1e-6;
 };
 Defaults defaults_of(const std::string& model_type) {
+  if (model_type == "gemma") return {{}, 256, 8192, 2, 1};
   if (model_type == "mistral") return {8, {}, 131072, 1, 2};
   if (model_type == "phi3") return {{}, {}, 4096, 1, 32000, 1e-5};
   if (model_type == "qwen2") return {32, {}, 32768, {}, {}};
@@ -52,7 +54,8 @@ ModelConfig parse_llama_config(const ConfigReader& json) {
   config.family = Family::llama;
   read_shapes(json, {}, config);
   const std::string& type = config.model_type;
-  const bool mistral = type == "mistral", qwen2 = type == "qwen2", qwen3 = type == "qwen3", phi = type == "phi3";
+  const bool mistral = type == "mistral", qwen2 = type == "qwen2", qwen3 = type == "qwen3", phi = type == "phi3",
+             gemma = type == "gemma";
   if (mistral || qwen2 || phi) json.only("attention_bias", {qwen2});  // their code does not read these
   if (type != "llama") json.only("mlp_bias", {false});
   if (phi) check_own_code(json);
@@ -61,10 +64,13 @@ ModelConfig parse_llama_config(const ConfigReader& json) {
   config.attention_scale = over_root(static_cast<double>(config.head_dim));
   config.max_positions = json.integer("max_position_embeddings", 1, max_position_count, defaults.max_positions);
   config.norm_eps = json.positive("rms_norm_eps", defaults.norm_eps);
-  config.activation = read_activation(json, "hidden_act", "silu");
-  config.tied_head = json.boolean("tie_word_embeddings", false);
+  config.activation = read_activation(json, "hidden_act", gemma ? "gelu_pytorch_tanh" : "silu");
+  if (gemma && config.activation == Phi::gelu) config.activation = Phi::gelu_tanh;  // what its first files meant
+  config.tied_head = json.boolean("tie_word_embeddings", gemma);
   read_token_ids(json, defaults.bos, defaults.eos, config);
-  read_rope(json, {.partial = phi ? "partial_rotary_factor" : nullptr}, config);
+  RopeKeys rope;
+  if (phi) rope.partial = "partial_rotary_factor", rope.own_original = 4096;
+  read_rope(json, rope, config);
   if (mistral || phi)
     read_windows(json, window_of(json, mistral ? std::optional<int64_t>(4096) : std::nullopt), all_blocks, 0, config);
   if (qwen2 || qwen3) {
@@ -76,6 +82,7 @@ ModelConfig parse_llama_config(const ConfigReader& json) {
   config.output_bias = config.attention_bias && !qwen2;
   config.mlp_bias = json.boolean("mlp_bias", false);
   config.qk_norm = qwen3;
+  config.gains_less_one = gemma;
   config.fused_layers = phi;
   return config;
 }

@@ -7,6 +7,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "model/config.h"
 #include "ops/experts.h"
 
 namespace hesper {
@@ -56,9 +57,8 @@ int Program::scale(int x, const std::vector<double>& factors) { return append<Sc
 int Program::channels(int x, int64_t width, int64_t begin, int64_t end) {
   return append<Channels>(x, width, begin, end);
 }
-int Program::rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, int64_t head_dim,
-                    Rotary::Pairs pairs) {
-  return append<Rotary>(x, inverse_frequencies, tokens, head_dim, pairs);
+int Program::rotary(int x, const RotaryAngles& angles, int64_t tokens, int64_t head_dim, Rotary::Pairs pairs) {
+  return append<Rotary>(x, angles.inverse_frequencies, tokens, head_dim, pairs, angles.factor);
 }
 int Program::expert_input(int h, int logits, int64_t experts, int64_t slot) {
   return append<ExpertInput>(h, logits, experts, slot);

@@ -18,6 +18,7 @@
 namespace hesper {
 
 struct ModelConfig;
+struct RotaryAngles;
 
 /// Ops [begin, end) of the program: token-local ones, or a single attention.
 struct Segment {
@@ -47,7 +48,7 @@ class Program {
   int add(int a, int b);
   int scale(int x, const std::vector<double>& factors);            // one, or one for each position
   int channels(int x, int64_t width, int64_t begin, int64_t end);  // of each run of `width`
-  int rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, int64_t head_dim,
+  int rotary(int x, const RotaryAngles& angles, int64_t tokens, int64_t head_dim,
              Rotary::Pairs pairs = Rotary::Pairs::halves);
   // The token scaled by the score of the expert that its slot-th largest logit chooses, and that expert's layer.
   int expert_input(int h, int logits, int64_t experts, int64_t slot);

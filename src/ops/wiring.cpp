@@ -31,12 +31,13 @@ Tensor Channels::placed(const Tensor& y) const {
   return at::constant_pad_nd(y.unflatten(-1, {-1, end_ - begin_}), {begin_, width_ - end_}).flatten(-2);
 }
 
-Rotary::Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, int64_t head_dim, Pairs pairs)
+Rotary::Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, int64_t head_dim, Pairs pairs,
+               double factor)
     : Op({x}, {}), pairs_(pairs) {
   const Tensor frequency = at::tensor(at::ArrayRef<double>(inverse_frequencies), at::kDouble);
   const Tensor angle = at::arange(tokens, at::kDouble).unsqueeze(1) * frequency;
-  cos_ = angle.cos();
-  sin_ = angle.sin();
+  cos_ = angle.cos() * factor;
+  sin_ = angle.sin() * factor;
   cos_low_ = cos_.to(at::kFloat);
   sin_low_ = sin_.to(at::kFloat);
   head_dim_ = head_dim > 0 ? head_dim : 2 * cos_.size(1);

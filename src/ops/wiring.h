@@ -74,14 +74,15 @@ class Channels : public Op {
 };
 
 /// Rotary position embedding of heads of width D, of which F pairs of channels are turned, pair i by the angle
-/// position * inverse_frequency[i]: channels (i, i + F) of a head, or (2i, 2i + 1) where interleaved; channels from 2F
-/// on stay. The transpose is the turn by the opposite angle.
+/// position * inverse_frequency[i] and multiplied by a factor: channels (i, i + F) of a head, or (2i, 2i + 1) where
+/// interleaved; channels from 2F on stay. The transpose is the turn by the opposite angle, times the same factor.
 class Rotary : public Op {
  public:
   enum class Pairs { halves, neighbours };
-  /// inverse_frequencies: F of them, fp64; positions 0 .. tokens-1 are tabulated. head_dim: D; 0 means 2F.
+  /// inverse_frequencies: F of them, fp64; positions 0 .. tokens-1 are tabulated, cosine and sine times `factor`.
+  /// head_dim: D; 0 means 2F.
   Rotary(int x, const std::vector<double>& inverse_frequencies, int64_t tokens, int64_t head_dim = 0,
-         Pairs pairs = Pairs::halves);
+         Pairs pairs = Pairs::halves, double factor = 1);
   Tensor forward(const Primal&, const Tensors& x, Kept&) const override;
   Tensors adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept&, Readout&) const override;
   Tensor forward_tangent(const Tangent&, const Tensors& x_dot, Kept&) const override;
@@ -95,7 +96,7 @@ class Rotary : public Op {
   Tensor angles(const Tensor& wide, const Tensor& low, const Tokens& tokens, at::ScalarType dtype) const;
   Tensor turn(const Tensor& x, const Tokens& tokens, bool back) const;
   Tensor turn_tangent(const Tangent& t, const Tensor& x, bool back) const;
-  Tensor cos_, sin_;          // (tokens, F) fp64
+  Tensor cos_, sin_;          // (tokens, F) fp64, times the factor
   Tensor cos_low_, sin_low_;  // the same, fp32
   int64_t head_dim_;
   Pairs pairs_;

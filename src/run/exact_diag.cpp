@@ -186,7 +186,7 @@ double measure_precision(const Job& job, const ResolvedSelection& tensor, const 
   Selection some;  // on the CPU
   some.add(part.parameter, tensor.tensors[0].shape, part.flat.index_select(0, chosen));
   const Parameters parameters = make_parameters(job.model, job.program, job.options.device, form);
-  const Selection here = some.to(job.options.device);
+  const Selection here = some.to(job.program.parameter_devices());
   PrimalBatches primal(job.program, parameters, here, job.windows, form);
   const WindowDiagonal diagonal(job, parameters, primal.tape(0), 0, check_directions, [](int64_t) {});
   const Tensor exact = at::zeros({some.size()}, at::kDouble);

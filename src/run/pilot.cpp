@@ -17,8 +17,8 @@ namespace hesper {
 Pilot run_pilot(const Model& model, const Selection& selection, const Windows& windows, const EngineOptions& options,
                 const Plan& plan) {
   const at::NoGradGuard no_grad;
-  const Selection here = selection.to(options.device);
-  const Program program = build_program(model.config(), windows.ids.size(1), options.device);
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
+  const Selection here = selection.to(program.parameter_devices());
   const Parameters parameters = make_parameters(model, program, options.device, plan);
   RunForm form = plan;
   form.batch = 1;

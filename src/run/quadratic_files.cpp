@@ -163,7 +163,11 @@ json record(const QuadraticJob& job, const QuadraticResult& r) {
                  configuration(job));
   json out = to_json(record);
   out.erase("selection"), out.erase("gradient_norm");
-  out["against"] = job.against;
+  const auto said = [](const std::string& text) { return text.empty() ? json() : json(text); };
+  out["against"] = {{"name", job.against},
+                    {"hub_id", said(job.against_origin.id)},
+                    {"revision", said(job.against_origin.commit)},
+                    {"sha256", job.against_sha256}};
   out["directions"] = job.directions.names;
   out["mean_window_loss"] = r.mean_loss;
   out["line"] = line_json(r);

@@ -18,7 +18,8 @@
 namespace hesper {
 
 struct QuadraticJob : RunJob {
-  std::string against;         // name of the second checkpoint or of the basis file
+  std::string against;  // name of the second checkpoint or of the basis file
+  HubOrigin against_origin;
   std::string against_sha256;  // of its weights, or of the file
   std::string group;           // model, block, layer, tensor or basis
   NamedDirections directions;

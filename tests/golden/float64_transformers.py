@@ -32,7 +32,8 @@ class TorchOfDoubles:
 FAMILIES = {"opt": ("OPTConfig", "OPTForCausalLM"), "llama": ("LlamaConfig", "LlamaForCausalLM"),
             "mistral": ("MistralConfig", "MistralForCausalLM"), "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
             "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"), "gpt2": ("GPT2Config", "GPT2LMHeadModel"),
-            "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM"), "gemma2": ("Gemma2Config", "Gemma2ForCausalLM"),
+            "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM"), "gemma": ("GemmaConfig", "GemmaForCausalLM"),
+            "gemma2": ("Gemma2Config", "Gemma2ForCausalLM"),
             "gemma3_text": ("Gemma3TextConfig", "Gemma3ForCausalLM"), "phi3": ("Phi3Config", "Phi3ForCausalLM"),
             "llama4_text": ("Llama4TextConfig", "Llama4ForCausalLM")}
 torch.Tensor.float = torch.Tensor.double

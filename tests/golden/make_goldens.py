@@ -134,6 +134,19 @@ MODELS = {
     "phi3": (phi3(), 2, 9, False),
     "phi3-window": (phi3(sliding_window=4, num_attention_heads=2, num_key_value_heads=1, partial_rotary_factor=0.5,
                          tie_word_embeddings=True), 2, 10, True),
+    "phi3-longrope": (phi3(original_max_position_embeddings=8, num_attention_heads=2, num_key_value_heads=1, rope_scaling={
+        "type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.0, 1.5, 3.0, 4.5]}), 2, 10, False),
+    "phi3-short": (phi3(original_max_position_embeddings=9, partial_rotary_factor=0.5, num_attention_heads=2, rope_scaling={
+        "type": "su", "short_factor": [1.2, 1.9], "long_factor": [2.0, 3.0], "original_max_position_embeddings": 9}), 2, 9, True),
+    "qwen2-yarn": ({k: v for k, v in llama(architectures=["Qwen2ForCausalLM"], model_type="qwen2", num_attention_heads=2,
+                                           num_key_value_heads=1, rope_theta=20.0, max_position_embeddings=256, rope_scaling={
+                                               "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64,
+                                               "beta_fast": 4.0}).items() if k not in ("attention_bias", "mlp_bias")}, 2, 11, False),
+    "llama-yarn": (llama(num_attention_heads=1, num_key_value_heads=1, max_position_embeddings=256, rope_parameters={
+        "rope_type": "yarn", "rope_theta": 30.0, "factor": 6.0, "original_max_position_embeddings": 50, "beta_fast": 3.0,
+        "beta_slow": 0.5, "mscale": 0.7, "mscale_all_dim": 0.3, "truncate": False}), 2, 10, True),
+    "gemma": (llama(architectures=["GemmaForCausalLM"], model_type="gemma", hidden_act="gelu", head_dim=6, num_key_value_heads=1,
+                    rope_theta=10000.0, tie_word_embeddings=True), 2, 10, True),
     "gemma2": (gemma("gemma2"), 2, 11, False),
     "gemma2-options": (gemma("gemma2", attn_logit_softcapping=1.5, final_logit_softcapping=None, attention_bias=True,
                              tie_word_embeddings=False, query_pre_attn_scalar=7, num_key_value_heads=1), 2, 9, True),

@@ -260,6 +260,23 @@ TEST_F(Script, AgreesWithLabelsAndATiedHead) {
                                            golden_windows("opt-gelu"), {.windows = 3, .entries = 8}));
   EXPECT_EQ(outcome.status, 0) << outcome.output;
 }
+// One model of each family whose code in transformers is its own.
+TEST_F(Script, AgreesOnTheOtherFamilies) {
+  NEED_PYTHON();
+  for (const char* name : {"gpt2-options", "neox", "gemma", "gemma2", "gemma3", "mistral-window", "qwen2-yarn", "qwen3",
+                           "phi3-longrope", "llama4-interleaved"}) {
+    SCOPED_TRACE(name);
+    const Model model = load_model(golden(name));
+    const auto& specs = model.weights.specs;
+    const auto linear = std::find_if(specs.begin(), specs.end(), [](const ParameterSpec& spec) {
+      return spec.block == 1 && spec.linear_weight && !spec.piece;
+    });
+    ASSERT_NE(linear, specs.end());
+    const Outcome outcome =
+        run(check_script(model, select(model, {{linear->name, 40}}), golden_windows(name), {.windows = 2}));
+    EXPECT_EQ(outcome.status, 0) << outcome.output;
+  }
+}
 TEST_F(Script, FindsAWrongNumber) {
   NEED_PYTHON();
   const Model model = load_model(golden("llama-gqa"));

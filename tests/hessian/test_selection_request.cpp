@@ -31,6 +31,22 @@ std::vector<ParameterSpec> llama() {
                                       "config.json"));
 }
 
+// LLaMA 4: a dense block, then one with a mixture of two experts.
+std::vector<ParameterSpec> llama4() {
+  return parameter_table(parse_config({{"model_type", "llama4_text"},
+                                       {"vocab_size", 20},
+                                       {"hidden_size", 8},
+                                       {"intermediate_size", 12},
+                                       {"intermediate_size_mlp", 16},
+                                       {"num_hidden_layers", 2},
+                                       {"num_attention_heads", 2},
+                                       {"num_key_value_heads", 1},
+                                       {"head_dim", 4},
+                                       {"num_local_experts", 2},
+                                       {"interleave_moe_layer_step", 2}},
+                                      "config.json"));
+}
+
 using Names = std::vector<std::string>;
 
 SelectionRequest request(Names layers, const std::string& blocks = "0") {
@@ -190,6 +206,9 @@ TEST(SelectionRequest, UnknownLayersAreToldWhatExists) {
             "model.decoder.embed_tokens.weight");
   EXPECT_EQ(refusal(request({"lm_head"}), llama()), "--layer lm_head: its full name is lm_head.weight");
   EXPECT_NE(refusal(request({"xyz*"})).find("no such layer"), std::string::npos);
+  EXPECT_EQ(refusal(request({"feed_forward.router"}), llama4()),
+            "--layer feed_forward.router: not in the chosen blocks (0); it is in 1");
+  EXPECT_NE(refusal(request({"experts.2.gate_proj"}, "1"), llama4()).find("no such layer"), std::string::npos);
 }
 
 TEST(SelectionRequest, SplitByTensorKeepsEntries) {

@@ -192,7 +192,9 @@ TEST_F(Fetch, RefusalsSayWhatToDo) {
   status = 403;
   EXPECT_TRUE(holds(error(), "access denied")) << error();
   status = 503;
-  EXPECT_TRUE(holds(error(), "status 503; check the network")) << error();
+  EXPECT_TRUE(holds(error(), "status 503; try again later, or use --offline")) << error();
+  status = 429;
+  EXPECT_TRUE(holds(error(), "status 429; too many requests: try again in some minutes")) << error();
   hub.meddle = [&](const ServerRequest&, ServerAnswer& answer) { answer.silent = true; };
   EXPECT_TRUE(holds(error(), "no answer within 1 s; check the network")) << error();
   for (const char* bad : {"name", "a/b/c", "-a/b", "a/..", "a--b/c", "a/b c", "a/"}) {
@@ -299,7 +301,7 @@ TEST_F(Fetch, HostileAnswers) {
   EXPECT_TRUE(holds(with_header("X-Linked-Etag", "\"\""), "cannot name a file"));
   EXPECT_TRUE(holds(with_header("X-Linked-Size", "-5"), "no number of bytes"));
   EXPECT_TRUE(holds(with_header("X-Linked-Size", "99999999999999999999"), "no number of bytes"));
-  EXPECT_TRUE(holds(with_header("X-Linked-Size", "4503599627370496"), "are missing"));  // 4.5 PB
+  EXPECT_TRUE(holds(with_header("X-Linked-Size", "4503599627370496"), "4503599.6 GB are to come"));  // 4.5 PB
   EXPECT_TRUE(holds(with_header("X-Repo-Commit", std::string(40, 'c')), "answers with commit"));
   EXPECT_TRUE(holds(with_header("Location", "file:///etc/passwd"), "not a URL of http or https"));
   EXPECT_TRUE(holds(with_header("Location", "gopher://x/"), "not a URL of http or https"));

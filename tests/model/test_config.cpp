@@ -173,12 +173,20 @@ TEST(Config, rotary_parameters_in_both_spellings) {
 
 TEST(Config, refuses_rotary_parameters_by_name) {
   const auto scaling = [](const json& rope) { return refusal(with(llama, {{"rope_scaling", rope}})); };
-  for (const char* type : {"yarn", "longrope", "su", "mrope", "proportional"}) {
-    EXPECT_EQ(
-        scaling({{"rope_type", type}, {"factor", 2}}),
-        fmt::format("c.json: rope_scaling.rope_type = \"{}\" is not supported (default, linear, dynamic, llama3 are)",
-                    type));
+  for (const char* type : {"su", "mrope", "proportional", "divisors"}) {
+    EXPECT_EQ(scaling({{"rope_type", type}, {"factor", 2}}),
+              fmt::format("c.json: rope_scaling.rope_type = \"{}\" is not supported (default, linear, dynamic, llama3, "
+                          "yarn, longrope are)",
+                          type));
   }
+  EXPECT_EQ(scaling({{"type", "linear"}, {"factor", 2}, {"attention_factor", 1.5}}),
+            "c.json: rope_scaling.attention_factor = 1.5 is not supported");
+  EXPECT_EQ(scaling({{"type", "yarn"}, {"factor", 2}, {"attention_factor", 0}}),
+            "c.json: rope_scaling.attention_factor = 0 is not a positive number");
+  EXPECT_EQ(scaling({{"type", "yarn"}, {"factor", 2}, {"rope_theta", 1}}),
+            "c.json: rope_scaling.type = \"yarn\" with rope_theta = 1 is not supported (above 1 is)");
+  EXPECT_EQ(scaling({{"type", "longrope"}, {"short_factor", {1}}}),
+            "c.json: rope_scaling.short_factor = [1] is not a list of 8 numbers from 1e-6 to 1e6");
   EXPECT_EQ(scaling({{"type", "linear"}}), "c.json: rope_scaling.factor is missing");
   EXPECT_EQ(scaling({{"type", "linear"}, {"factor", -1}}), "c.json: rope_scaling.factor = -1 is not a positive number");
   EXPECT_EQ(scaling({{"type", "linear"}, {"rope_type", "dynamic"}, {"factor", 2}}),
@@ -252,11 +260,12 @@ TEST(Config, refuses_unsupported_mathematics_by_name) {
 }
 
 TEST(Config, refuses_unknown_models) {
-  for (const char* type : {"gemma", "mixtral", "qwen3_moe", "LLAMA", ""}) {
-    EXPECT_EQ(refusal(with(llama, {{"model_type", type}})),
-              fmt::format("c.json: model_type = \"{}\" is not supported (gemma2, gemma3, gemma3_text, gpt2, gpt_neox, "
-                          "llama, llama4, llama4_text, mistral, opt, phi3, qwen2, qwen3 are)",
-                          type));
+  for (const char* type : {"mixtral", "qwen3_moe", "LLAMA", ""}) {
+    EXPECT_EQ(
+        refusal(with(llama, {{"model_type", type}})),
+        fmt::format("c.json: model_type = \"{}\" is not supported (gemma, gemma2, gemma3, gemma3_text, gpt2, gpt_neox, "
+                    "llama, llama4, llama4_text, mistral, opt, phi3, qwen2, qwen3 are)",
+                    type));
   }
   EXPECT_EQ(refusal(json::object()), "c.json: model_type is missing");
   EXPECT_EQ(refusal(json::array()), "c.json: not a JSON object");

@@ -67,8 +67,9 @@ TEST(FamilyConfig, gpt_neox_turns_a_part_of_each_head) {
   EXPECT_EQ(parse(of_type("gpt_neox", {{"rope_parameters", {{"partial_rotary_factor", 1.0}}}})).rotary_dims, 8);
   EXPECT_EQ(refusal(of_type("gpt_neox", {{"rotary_pct", 0.4}})),
             "c.json: 0.4 of the 8 channels of a head are turned, a rotary embedding needs an even number of them");
-  EXPECT_EQ(refusal(of_type("gpt_neox", {{"rope_scaling", {{"type", "yarn"}, {"factor", 2}}}})),
-            "c.json: rope_scaling.type = \"yarn\" is not supported (default, linear, dynamic, llama3 are)");
+  EXPECT_EQ(
+      refusal(of_type("gpt_neox", {{"rope_scaling", {{"type", "su"}, {"factor", 2}}}})),
+      "c.json: rope_scaling.type = \"su\" is not supported (default, linear, dynamic, llama3, yarn, longrope are)");
 }
 
 TEST(FamilyConfig, phi3_has_fused_layers) {
@@ -80,8 +81,22 @@ TEST(FamilyConfig, phi3_has_fused_layers) {
   EXPECT_NE(refusal(of_type("phi3", {{"auto_map", {{"AutoModelForCausalLM", "modeling_x.X"}}}})), "");
   EXPECT_EQ(linear_layers(c),
             (std::vector<std::string>{"self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj"}));
-  EXPECT_EQ(refusal(of_type("phi3", {{"rope_scaling", {{"type", "longrope"}}}})),
-            "c.json: rope_scaling.type = \"longrope\" is not supported (default, linear, dynamic, llama3 are)");
+  EXPECT_EQ(refusal(of_type("phi3", {{"rope_scaling", {{"type", "yarn"}}}})),
+            "c.json: rope_scaling.type = \"yarn\" is not supported (default, longrope are)");
+  EXPECT_NE(refusal(of_type("phi3", {{"rope_scaling", {{"type", "longrope"}}}})).find("short_factor is absent"),
+            std::string::npos);
+}
+
+TEST(FamilyConfig, gemma_1_is_llama_but_for_gains_and_embeddings) {
+  const ModelConfig c = parse(of_type("gemma", {{"hidden_act", "gelu"}}));
+  EXPECT_EQ(c.family, Family::llama);
+  EXPECT_TRUE(c.gains_less_one && c.tied_head);
+  EXPECT_EQ(c.activation, Phi::gelu_tanh);
+  EXPECT_EQ(c.head_dim, 256);
+  EXPECT_EQ(c.max_positions, 8192);
+  EXPECT_EQ(c.bos_id, 2);
+  EXPECT_FALSE(parse(of_type("llama")).gains_less_one);
+  EXPECT_NE(refusal(of_type("gemma", {{"use_bidirectional_attention", true}})), "");
 }
 
 TEST(FamilyConfig, gemma2_alternates_windows_and_caps_scores_and_logits) {
@@ -107,7 +122,7 @@ TEST(FamilyConfig, gemma3_has_two_rotary_bases) {
   EXPECT_EQ(c.window[5], 0);
   EXPECT_EQ(c.logits_softcap, 0);
   EXPECT_TRUE(c.qk_norm);
-  const auto local = rotary_inverse_frequencies(c, 10, 0), global = rotary_inverse_frequencies(c, 10, 5);
+  const auto local = rotary_angles(c, 10, 0).inverse_frequencies, global = rotary_angles(c, 10, 5).inverse_frequencies;
   EXPECT_EQ(local[0], 1);
   EXPECT_EQ(global[0], 0.125);
   EXPECT_DOUBLE_EQ(local[64], std::pow(1e4, -0.5));
@@ -171,7 +186,8 @@ TEST(FamilyConfig, llama4_says_block_by_block_what_it_is) {
 TEST(FamilyConfig, divisors_are_of_gguf_files_alone) {
   const json config = of_type("llama", {{"rope_scaling", {{"rope_type", "divisors"}, {"divisors", {1, 2, 3, 4}}}}});
   EXPECT_EQ(refusal(config),
-            "c.json: rope_scaling.rope_type = \"divisors\" is not supported (default, linear, dynamic, llama3 are)");
+            "c.json: rope_scaling.rope_type = \"divisors\" is not supported (default, linear, dynamic, llama3, "
+            "yarn, longrope are)");
   EXPECT_EQ(parse_config(config, "m.gguf", true).rope.divisors, (std::vector<double>{1, 2, 3, 4}));
 }
 

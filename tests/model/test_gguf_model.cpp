@@ -76,17 +76,17 @@ TEST_F(GgufModel, divisors_of_the_rotary_frequencies) {
   const Model folder = load_model(golden("llama-llama3rope"));
   ModelConfig plain = folder.config();
   plain.rope = {};
-  const std::vector<double> scaled = rotary_inverse_frequencies(folder.config(), 64);
-  std::vector<double> divisors = rotary_inverse_frequencies(plain, 64);
+  const std::vector<double> scaled = rotary_angles(folder.config(), 64).inverse_frequencies;
+  std::vector<double> divisors = rotary_angles(plain, 64).inverse_frequencies;
   for (size_t i = 0; i < divisors.size(); ++i) divisors[i] /= scaled[i];
   const at::Tensor stored = at::tensor(divisors).to(at::kFloat);
   const Model gguf = twin("llama-llama3rope", {}, {{"rope_freqs.weight", stored}});
   expect_same(gguf, folder);
-  const std::vector<double> read = rotary_inverse_frequencies(gguf.config(), 64);
+  const std::vector<double> read = rotary_angles(gguf.config(), 64).inverse_frequencies;
   ASSERT_EQ(read.size(), scaled.size());
   // Half a unit in the last place of float32 is all that the file lost.
   for (size_t i = 0; i < read.size(); ++i) EXPECT_NEAR(read[i] / scaled[i], 1, 6e-8) << i;
-  EXPECT_NE(read[3], rotary_inverse_frequencies(plain, 64)[3]);
+  EXPECT_NE(read[3], rotary_angles(plain, 64).inverse_frequencies[3]);
 }
 
 TEST_F(GgufModel, refuses_by_name_what_it_does_not_know) {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <vector>
@@ -31,7 +32,7 @@ ModelConfig small(const json& changes) {
 }
 
 void expect_frequencies(const ModelConfig& config, int64_t seqlen, const std::vector<double>& expected) {
-  const std::vector<double> actual = rotary_inverse_frequencies(config, seqlen);
+  const std::vector<double> actual = rotary_angles(config, seqlen).inverse_frequencies;
   ASSERT_EQ(actual.size(), expected.size());
   // Both sides take a power and a few products in fp64: a few ulps times the exponent's log(theta) = 13.
   for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(actual[i] / expected[i], 1, 1e-14) << i;
@@ -79,9 +80,47 @@ TEST(RotaryFrequencies, llama3) {
                       7.318749675440419e-07, 3.2229329303788936e-07, 1.4192720251899592e-07});
 }
 
+//   c = LlamaConfig(hidden_size=64, num_attention_heads=4, max_position_embeddings=131072,
+//   rope_parameters={"rope_type":
+//       "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32768})    # as Qwen 2.5 says
+//   R["yarn"](c)                     # and with beta_fast=8, beta_slow=0.25, truncate=False, mscale=0.707,
+//   mscale_all_dim=1
+TEST(RotaryFrequencies, yarn) {
+  json rope = {{"type", "yarn"}, {"rope_theta", 1e6}, {"factor", 4.0}, {"original_max_position_embeddings", 32768}};
+  const auto config = [&] { return small({{"max_position_embeddings", 131072}, {"rope_scaling", rope}}); };
+  expect_frequencies(config(), 16,
+                     {1.0, 0.17782794100389226, 0.03162277660168379, 0.004217559938927618, 0.0005,
+                      4.445698525097307e-05, 7.905694150420949e-06, 1.4058533129758728e-06});
+  EXPECT_NEAR(rotary_angles(config(), 16).factor, 1.138629436111989, 1e-15);
+  rope.update({{"beta_fast", 8}, {"beta_slow", 0.25}, {"truncate", false}, {"mscale", 0.707}, {"mscale_all_dim", 1.0}});
+  expect_frequencies(config(), 16,
+                     {1.0, 0.17782794100389226, 0.03162277660168379, 0.005623413251903491, 0.0009074079378798393,
+                      9.490517650011938e-05, 7.905694150420949e-06, 1.4058533129758728e-06});
+  EXPECT_NEAR(rotary_angles(config(), 16).factor, 0.964326914892074, 1e-15);
+  rope["attention_factor"] = 1.25;
+  EXPECT_EQ(rotary_angles(config(), 16).factor, 1.25);
+}
+
+// Divisors of their own for longer windows; the factor by the lengths or, where it is said, by "factor".
+TEST(RotaryFrequencies, longrope) {
+  const std::vector<double> kept(8, 1), longer = {1, 1, 1, 1, 2, 2, 4, 4};
+  json rope = {{"rope_type", "longrope"}, {"short_factor", kept}, {"long_factor", longer}};
+  const auto config = [&] {
+    return small(
+        {{"max_position_embeddings", 4096}, {"original_max_position_embeddings", 256}, {"rope_scaling", rope}});
+  };
+  const std::vector<double> plain = rotary_angles(small(json::object()), 1).inverse_frequencies;
+  EXPECT_EQ(rotary_angles(config(), 256).inverse_frequencies, plain);
+  const std::vector<double> far = rotary_angles(config(), 257).inverse_frequencies;
+  for (size_t i = 0; i < plain.size(); ++i) EXPECT_EQ(far[i], plain[i] / longer[i]) << i;
+  EXPECT_DOUBLE_EQ(rotary_angles(config(), 9).factor, std::sqrt(1 + 0.5));  // log 16 / log 256
+  rope["factor"] = 2;
+  EXPECT_DOUBLE_EQ(rotary_angles(config(), 9).factor, std::sqrt(1 + 0.125));
+}
+
 TEST(RotaryFrequencies, refuses_what_has_none) {
-  EXPECT_THROW(rotary_inverse_frequencies(small(json::object()), 0), std::invalid_argument);
-  EXPECT_THROW(rotary_inverse_frequencies(ModelConfig{}, 8), std::invalid_argument);
+  EXPECT_THROW(rotary_angles(small(json::object()), 0), std::invalid_argument);
+  EXPECT_THROW(rotary_angles(ModelConfig{}, 8), std::invalid_argument);
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ Var<S> opt_logits(Program<S>& run, const nlohmann::json& config, const std::vect
   return run.linear(x, root + "embed_tokens");
 }
 
-// LLaMA, Mistral, Qwen 2 and 3, Phi-3
+// LLaMA, Mistral, Qwen 2 and 3, Phi-3, Gemma 1
 template <class S>
 Var<S> llama_logits(Program<S>& run, const nlohmann::json& config, const std::vector<int64_t>& ids) {
   const std::string type = config.at("model_type");
@@ -58,16 +58,22 @@ Var<S> llama_logits(Program<S>& run, const nlohmann::json& config, const std::ve
   const double eps = config.at("rms_norm_eps");
   auto frequencies =
       rotary_frequencies(config, int64_t(double(D) * config.value("partial_rotary_factor", 1.0)), int64_t(ids.size()));
+  const auto turned = [&](Var<S> x) { return run.rotary(x, frequencies, D, false, rotary_factor(config)); };
   const bool windows = config.contains("sliding_window") && !config.at("sliding_window").is_null() &&
                        config.value("use_sliding_window", type == "mistral" || type == "phi3");
 
+  const bool gemma = type == "gemma";
+  const auto norm = [&](Var<S> y, const std::string& name, int64_t heads = 1) {
+    return run.norm(y, name, eps, false, heads, gemma ? 1 : 0);
+  };
   auto x = run.embedding("model.embed_tokens.weight", C, ids);
+  if (gemma) x = run.scale(x, {std::sqrt(double(C))});
   for (int64_t i = 0; i < config.at("num_hidden_layers").get<int64_t>(); ++i) {
     const std::string block = "model.layers." + std::to_string(i) + ".", self = block + "self_attn.",
                       mlp = block + "mlp.";
     Attention shape{H, G, 1 / std::sqrt(double(D))};
     if (windows && i >= config.value("max_window_layers", 0)) shape.window = config.at("sliding_window");
-    auto h = run.norm(x, block + "input_layernorm", eps, false);
+    auto h = norm(x, block + "input_layernorm");
     Var<S> q, k, v, gate, up;
     if (type == "phi3") {
       const auto qkv = run.linear(h, self + "qkv_proj");
@@ -78,22 +84,22 @@ Var<S> llama_logits(Program<S>& run, const nlohmann::json& config, const std::ve
       q = run.linear(h, self + "q_proj"), k = run.linear(h, self + "k_proj"), v = run.linear(h, self + "v_proj");
     }
     if (type == "qwen3") {
-      q = run.norm(q, self + "q_norm", eps, false, H);
-      k = run.norm(k, self + "k_norm", eps, false, G);
+      q = norm(q, self + "q_norm", H);
+      k = norm(k, self + "k_norm", G);
     }
-    h = run.attention(run.rotary(q, frequencies, D), run.rotary(k, frequencies, D), v, shape);
+    h = run.attention(turned(q), turned(k), v, shape);
     x = run.add(x, run.linear(h, self + "o_proj"));
-    h = run.norm(x, block + "post_attention_layernorm", eps, false);
+    h = norm(x, block + "post_attention_layernorm");
     if (type == "phi3") {
       const auto both = run.linear(h, mlp + "gate_up_proj");
       gate = run.channels(both, 2 * F, 0, F), up = run.channels(both, 2 * F, F, 2 * F);
     } else {
       gate = run.linear(h, mlp + "gate_proj"), up = run.linear(h, mlp + "up_proj");
     }
-    gate = run.activation(gate, config.at("hidden_act"));
+    gate = run.activation(gate, gemma ? "gelu_pytorch_tanh" : config.at("hidden_act").get<std::string>());
     x = run.add(x, run.linear(run.multiply(gate, up), mlp + "down_proj"));
   }
-  x = run.norm(x, "model.norm", eps, false);
+  x = norm(x, "model.norm");
   return run.linear(x, config.at("tie_word_embeddings").get<bool>() ? "model.embed_tokens" : "lm_head");
 }
 

