@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <charconv>
@@ -161,21 +162,15 @@ at::Tensor parse_npy(std::span<const std::byte> bytes, std::string_view name) {
   if (header.fortran_order && header.shape.size() > 1) fail("Fortran order is not supported: save it in C order");
 
   const std::span<const std::byte> data = bytes.subspan(start + length);
-  uint64_t needed = dtype->size;
+  uint64_t needed = dtype->size;  // with empty dimensions counted as one, so that no other size is left unchecked
   bool empty = false;
-  for (const int64_t size : header.shape) empty |= size == 0;
   for (const int64_t size : header.shape) {
-    if (!empty && static_cast<uint64_t>(size) > std::numeric_limits<int64_t>::max() / needed) {
-      fail("the shape is larger than 64 bits can count");
-    }
-    needed *= empty ? 1 : static_cast<uint64_t>(size);
+    const auto extent = static_cast<uint64_t>(std::max<int64_t>(size, 1));
+    if (extent > std::numeric_limits<int64_t>::max() / needed) fail("the shape is larger than 64 bits can count");
+    needed *= extent;
+    empty |= size == 0;
   }
-  if (empty) {
-    needed = 0;
-    for (const int64_t size : header.shape) {
-      if (size > std::numeric_limits<int32_t>::max()) fail("an empty array with a size beyond 2^31");
-    }
-  }
+  if (empty) needed = 0;
   if (data.size() != needed) fail(fmt::format("{} bytes of data, but the shape needs {}", data.size(), needed));
   at::Tensor tensor = at::empty(header.shape, at::TensorOptions(dtype->type));
   if (needed > 0) std::memcpy(tensor.mutable_data_ptr(), data.data(), data.size());

@@ -84,7 +84,8 @@ TEST(Npy, hostile_bytes_are_refused_in_one_line) {
             "x.npy: Fortran order is not supported: save it in C order");
   EXPECT_EQ(error(file_bytes(dictionary("<i8", "(4294967296, 4294967296)"), data)),
             "x.npy: the shape is larger than 64 bits can count");
-  EXPECT_NE(error(file_bytes(dictionary("<i8", "(0, 9223372036854775807, 9223372036854775807)"), "")), "");
+  for (const char* shape : {"(0, 9223372036854775807, 9223372036854775807)", "(0, 2147483647, 2147483647, 2147483647)"})
+    EXPECT_EQ(error(file_bytes(dictionary("<f4", shape), "")), "x.npy: the shape is larger than 64 bits can count");
   for (const std::string& header :
        {std::string(), std::string("{"), std::string("{}"), dictionary("<i4", "(-1,)"), dictionary("<i4", "(2"),
         dictionary("<i4", "2"), dictionary("<i4", "(99999999999999999999,)"), dictionary("<i4", "(2,)", "0"),
