@@ -25,8 +25,12 @@ demo: build
 check:
 	@scripts/check
 
-cuda bench: setup
-	@scripts/build $@
+cuda:
+	@scripts/setup cuda
+	@scripts/build cuda
+
+bench: setup
+	@scripts/build bench
 
 asan: setup
 	@scripts/build asan

@@ -20,11 +20,10 @@ namespace {
 
 struct Shape {
   const char* name;
-  int64_t directions, rows, width, hidden, heads, words, tile_rows;
+  int64_t directions, rows, width, hidden, heads;
 };
-// K = 16 directions of 2048 tokens; of the head's logits a tile of rows.
-constexpr Shape shapes[] = {{"opt-125m", 16, 2048, 768, 3072, 12, 50272, 64},
-                            {"llama-3.2-1b", 16, 2048, 2048, 8192, 32, 128256, 32}};
+// K = 16 directions of 2048 tokens.
+constexpr Shape shapes[] = {{"opt-125m", 16, 2048, 768, 3072, 12}, {"llama-3.2-1b", 16, 2048, 2048, 8192, 32}};
 
 double median_seconds(at::Device device, const std::function<void()>& f) {
   std::vector<double> seconds;
@@ -92,14 +91,6 @@ void run(const std::string& json_file) {
       report("gate forward_tangent with form", n * (8 + 8 + 6),
              [&] { fused::gate_forward_form(a, u, p, q, p, q, As::bf16x3, Products::bf16x3); });
       report("gate adjoint_tangent", n * (12 + 12), [&] { fused::gate_adjoint(a, a, u, p, q, p, q, As::bf16x3); });
-    }
-    {
-      const Tensor z = random({s.tile_rows, s.words}), z_dot = random({s.directions, s.tile_rows, s.words});
-      const Tensor mean = random({s.directions, s.tile_rows, 1}), lse = random({s.tile_rows, 1}) + 12,
-                   w = random({s.tile_rows, 1}).abs();
-      const double n = static_cast<double>(s.directions * s.tile_rows * s.words);
-      report("logits adjoint", n * (4 + 4), [&] { fused::logits_adjoint(z, z_dot, mean, lse, w, As::bf16x3); });
-      report("logits root (Gram)", n * (4 + 4), [&] { fused::logits_root(z, z_dot, mean, lse, w); });
     }
     {
       const Tensor weight = random({s.hidden, s.width});

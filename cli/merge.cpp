@@ -50,16 +50,31 @@ Words normal(const Words& command_line) {
   return normal_arguments(static_cast<int>(words.size()), words.data());
 }
 
+struct Origin {
+  std::string snapshot, folder;
+  Words command_line;  // with the program's name
+};
+
+Origin read_origin(const nlohmann::json& said, const std::string& part) {
+  try {
+    Origin origin{said.at("snapshot"), said.at("folder"), said.at("command_line")};
+    if (origin.command_line.size() > 1) return origin;
+  } catch (const nlohmann::json::exception&) {
+  }
+  throw std::runtime_error(fmt::format("{}: does not say which command it is a part of", part));
+}
+
 void run_merge(const MergeFlags& flags, const Words& command_line) {
   std::vector<fs::path> files;
   for (const std::string& part : flags.parts) files.push_back(fs::absolute(part));
   const fs::path folder = fs::absolute(flags.out);
   const SavedState whole = merge_parts(files);
-  const fs::path snapshot = folder / whole.origin.at("snapshot").get<std::string>();
+  const Origin origin = read_origin(whole.origin, flags.parts[0]);
+  const fs::path snapshot = folder / origin.snapshot;
   if (const fs::path inside = snapshot.lexically_normal().lexically_relative(folder.lexically_normal());
       inside.empty() || *inside.begin() == "..")
     throw std::runtime_error(fmt::format("{}: its result would lie outside of {}", flags.parts[0], flags.out));
-  Words words = whole_command(normal(whole.origin.at("command_line").get<Words>()));
+  Words words = whole_command(normal(origin.command_line));
   words.insert(words.end(), {"--out", folder.string()});
   if (flags.overwrite) fs::remove(snapshot);
   if (fs::exists(snapshot))
@@ -71,11 +86,11 @@ void run_merge(const MergeFlags& flags, const Words& command_line) {
   CLI::App app("hesper", "hesper");
   Action action;
   for (const auto& [name, add] : kRuns)
-    if (name == words.at(0)) action = add(*app.add_subcommand(name));
+    if (name == words[0]) action = add(*app.add_subcommand(name));
   if (!action) throw std::runtime_error(fmt::format("{}: a part of {}, which has none", flags.parts[0], words[0]));
   // Paths of the command mean what they meant where it ran.
   std::error_code error;
-  fs::current_path(whole.origin.at("folder").get<std::string>(), error);
+  fs::current_path(origin.folder, error);
   try {
     app.parse(Words(words.rbegin(), words.rend()));
   } catch (const CLI::ParseError& failed) {

@@ -174,7 +174,7 @@ std::vector<int64_t> parse_blocks(const std::string& text, int64_t blocks) {
     if (value >= blocks) refuse("--block {}: the model has {} blocks, 0 to {}", text, blocks, blocks - 1);
     return value;
   };
-  std::string_view rest = text == "all" ? "" : text;
+  std::string_view rest = text;
   if (text == "all") {
     for (int64_t i = 0; i < blocks; ++i) chosen.insert(i);
   }

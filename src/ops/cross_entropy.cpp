@@ -44,16 +44,19 @@ struct CountedTokens {
   Tangent tangent(const Tangent& t) const { return {tokens, t.parameters, t.directions, tape, t.alive}; }
   Tensor rows_of(const Tensor& x_dot) const { return x_dot.defined() ? x_dot.index_select(1, index) : x_dot; }
 };
-// What the fused kernels take: f(U's rows, z, z_dot, p.z_dot) for each tile of words.
+// What the fused products take: f(U's rows, x_dot's left factor, p w of these words or its root, p.z_dot) for each tile
+// of words.
 template <class F>
-void for_tiles(const Tangent& t, int table, const Tensor& x_dot, F f) {
+void for_tiles(const Tangent& t, int table, const Tensor& x_dot, bool root, F f) {
   const Tensor U = t.parameters.get(table, t.parameters.working());
-  const Tensor& x = t.tape[kX];
+  const Tensor &x = t.tape[kX], shift = t.tape[kLse] - t.tokens.weights.to(x.scalar_type()).log().unsqueeze(1);
   const int64_t words = U.size(0), step = word_step(t.alive * x.size(0), words, false, x.device());
   const Tensor left = left_factor(x_dot, t.parameters.products()), mean = (x_dot * t.tape[kUp]).sum(-1, true);
   for (int64_t v = 0; v < words; v += step) {
     const Tensor u = U.narrow(0, v, std::min(step, words - v));
-    f(u, product(x, u.t()), times(left, u.t(), t.parameters.products()), mean);
+    Tensor p = product(x, u.t()).sub_(shift);  // log(w p)
+    if (root) p.mul_(0.5);
+    f(u, left, p.exp_(), mean);
   }
 }
 }  // namespace
@@ -82,10 +85,10 @@ Tensor CrossEntropyHead::rows_of_words(const Tensor& words, const Tensor& x, con
   return softcap == 0 ? u : u * logits_of((u * x).sum(-1, true)).first;
 }
 
-// True where the fused kernels serve: on a GPU, the head's own weights at rest, nothing capped.
+// True where the fused products serve: the head's own weights at rest, nothing capped.
 bool CrossEntropyHead::serves_fused(const Tangent& t, const Tensor& x_dot) const {
-  return softcap == 0 && x_dot.defined() && fused::serves(x_dot) && !t.directions.touches(table) &&
-         t.parameters.stored(table).size(0) % 4 == 0;
+  return softcap == 0 && x_dot.defined() && !t.directions.touches(table) &&
+         fused::serves_logits(x_dot, t.parameters.stored(table).size(0), t.parameters.products());
 }
 
 CrossEntropyHead::Result CrossEntropyHead::forward_adjoint(const Primal& p, const Tensor& x, Kept& kept,
@@ -166,11 +169,9 @@ Tensor CrossEntropyHead::adjoint_of(const Tangent& t, const Words& words) const 
 }
 
 void CrossEntropyHead::add_fused(const Tangent& t, const Tensor& x_dot, Tensor& x_bar_dot) const {
-  const Tensor w = t.tokens.weights.to(x_dot.scalar_type());
   const Products products = t.parameters.products();
-  for_tiles(t, table, x_dot, [&](const Tensor& u, const Tensor& z, const Tensor& z_dot, const Tensor& mean) {
-    const fused::As as = fused::as(splits(products), products);
-    add_times(x_bar_dot, fused::logits_adjoint(z, z_dot, mean, t.tape[kLse], w, as), u, products);
+  for_tiles(t, table, x_dot, false, [&](const Tensor& u, const Tensor& left, const Tensor& wp, const Tensor& mean) {
+    add_times(x_bar_dot, fused::logits_factor(left, u, wp, mean, products), u, products);
   });
 }
 
@@ -227,10 +228,10 @@ void CrossEntropyHead::second_order_of_counted(const Tangent& t, const Tensor& x
     return;
   }
   const Tensor w = t.tokens.weights.to(t.tape[kX].scalar_type()).unsqueeze(1);
-  if (serves_fused(t, x_dot) && splits(t.parameters.products()))
-    for_tiles(t, table, x_dot, [&](const Tensor&, const Tensor& z, const Tensor& z_dot, const Tensor& mean) {
-      const Tensor root = fused::logits_root(z, z_dot, mean, t.tape[kLse], w);
-      form.add_gauss_newton(root, root);
+  if (serves_fused(t, x_dot))
+    for_tiles(t, table, x_dot, true, [&](const Tensor& u, const Tensor& left, const Tensor& root, const Tensor& mean) {
+      const Tensor planes = fused::logits_planes(left, u, root, mean, t.parameters.products());
+      form.add_gauss_newton(planes, planes);
     });
   else
     for_words(t, x_dot, t.directions.touches(table), [&](const Words& words, const Tensor& z_dot, const Tensor& y_dot) {

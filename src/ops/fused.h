@@ -68,12 +68,13 @@ GateForm gate_forward_form(const Tensor& a_dot, const Tensor& u_dot, const Tenso
 /// The turn of wiring.h's Rotary of x (K, rows, heads D): cos, sin (rows, D/2); D a multiple of 8.
 Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back, As as);
 
-/// w p (z_dot - p.z_dot) of a tile of n words, p = exp(z - lse): z (rows, n), z_dot (K, rows, n), mean (K, rows, 1),
-/// lse, w (rows, 1). As fp32 in place of z_dot, or (K rows, 2n) bf16 [hi | lo], or (K rows, n) bf16.
-Tensor logits_adjoint(const Tensor& z, const Tensor& z_dot, const Tensor& mean, const Tensor& lse, const Tensor& w,
-                      As as);
-
-/// The planes {hi, lo} (2, K, rows n) of sqrt(w p) (z_dot - p.z_dot), arguments as above: Gram form of the head.
-Tensor logits_root(const Tensor& z, const Tensor& z_dot, const Tensor& mean, const Tensor& lse, const Tensor& w);
+/// The head's map of logits tangents in the product that makes them, y = f (x_dot u^T - mean): z_dot = x_dot u^T never
+/// leaves the accumulators. left: x_dot (K, rows, C) as its left factor; u (n, C), n words; f (rows, n), mean
+/// (K, rows, 1).
+bool serves_logits(const Tensor& x_dot, int64_t words, Products products);  // factors, C and words multiples of 8
+/// y as the left factor (K rows, 2n) bf16 [hi | lo], or (K rows, n) bf16.
+Tensor logits_factor(const Tensor& left, const Tensor& u, const Tensor& f, const Tensor& mean, Products products);
+/// y as planes (2, K, rows n) bf16 {hi, lo}, or {hi} alone.
+Tensor logits_planes(const Tensor& left, const Tensor& u, const Tensor& f, const Tensor& mean, Products products);
 
 }  // namespace hesper::fused

@@ -28,7 +28,8 @@ GateForm gate_forward_form(const Tensor&, const Tensor&, const Tensor&, const Te
   absent();
 }
 Tensor rotary(const Tensor&, const Tensor&, const Tensor&, bool, As) { absent(); }
-Tensor logits_adjoint(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, As) { absent(); }
-Tensor logits_root(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
+bool serves_logits(const Tensor&, int64_t, Products) { return false; }
+Tensor logits_factor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, Products) { absent(); }
+Tensor logits_planes(const Tensor&, const Tensor&, const Tensor&, const Tensor&, Products) { absent(); }
 
 }  // namespace hesper::fused

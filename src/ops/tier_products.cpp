@@ -33,15 +33,6 @@ class AllowTf32 {
 Tensor high(const Tensor& x) { return x.to(at::kBFloat16); }
 Tensor low(const Tensor& x, const Tensor& hi) { return (x - hi.to(at::kFloat)).to(at::kBFloat16); }
 
-/// w (k, n) -> (3k, n) bf16 [lo; hi; hi] or (k, n) bf16. A transposed view is split along the rows it is stored in.
-Tensor right_factor(const Tensor& w, Products products) {
-  if (products == Products::bf16) return high(w);
-  const bool turned = w.stride(0) == 1 && w.size(0) > 1;
-  if (fused::serves(w)) return turned ? fused::split_weight(w.t(), 1).t() : fused::split_weight(w, 0);
-  const Tensor hi = high(w), lo = low(w, hi);
-  return turned ? at::cat({lo.t(), hi.t(), hi.t()}, 1).t() : at::cat({lo, hi, hi}, 0);
-}
-
 Tensor flat(const Tensor& x) { return x.dim() == 2 ? x : x.reshape({-1, x.size(-1)}); }
 
 // sum (rows, n) += a b of bf16 factors, or = where sum is undefined. Without tensor cores (tests of the arithmetic on a
@@ -108,6 +99,14 @@ Tensor left_factor(const Tensor& x, Products products) {
   if (fused::serves(x)) return fused::split(x);
   const Tensor hi = high(x);
   return at::cat({hi, low(x, hi), hi}, -1);
+}
+
+Tensor right_factor(const Tensor& w, Products products) {
+  if (products == Products::bf16) return high(w);
+  const bool turned = w.stride(0) == 1 && w.size(0) > 1;
+  if (fused::serves(w)) return turned ? fused::split_weight(w.t(), 1).t() : fused::split_weight(w, 0);
+  const Tensor hi = high(w), lo = low(w, hi);
+  return turned ? at::cat({lo.t(), hi.t(), hi.t()}, 1).t() : at::cat({lo, hi, hi}, 0);
 }
 
 Tensor times(const Tensor& x, const Tensor& w, Products products) {

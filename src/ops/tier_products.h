@@ -19,6 +19,9 @@ inline bool splits(Products products) { return products == Products::bf16x3 || p
 /// factor.
 Tensor left_factor(const Tensor& x, Products products);
 
+/// w (k, n) -> (3k, n) bf16 [lo; hi; hi], or (k, n) bf16. A transposed view is split along the rows it is stored in.
+Tensor right_factor(const Tensor& w, Products products);
+
 /// x (..., k) or its left factor, times w (k, n): (..., n). `w` may be a transposed view of a stored weight.
 Tensor times(const Tensor& x, const Tensor& w, Products products);
 /// sum (..., n) += x w, x as for `times`, or (..., 2k) bf16 [hi | lo]; sum is contiguous.

@@ -56,30 +56,34 @@ at::Tensor read_pt(const std::filesystem::path& path) {
     throw std::runtime_error(fmt::format("{}: no such file", path.string()));
   }
   const MappedFile file(path.string());
-  const ZipStore archive(file.bytes(), path.string());
+  return parse_pt(file.bytes(), path.string());
+}
+
+at::Tensor parse_pt(std::span<const std::byte> bytes, const std::string& name) {
+  const ZipStore archive(bytes, name);
   const std::string folder = archive.torch_folder();
   archive.check_byte_order(folder);
   const ZipStore::Entry& pickle = archive.entry(folder + "/data.pkl");
   if (pickle.size > max_tensor_pickle_bytes) {
     throw std::runtime_error(fmt::format("{}: holds more than one plain tensor (a pickle of {} bytes, at most {} read)",
-                                         path.string(), pickle.size, max_tensor_pickle_bytes));
+                                         name, pickle.size, max_tensor_pickle_bytes));
   }
   TensorRecord record;
   try {
     record = read_tensor_pickle(archive.bytes(pickle));
   } catch (const std::runtime_error& what) {
-    throw std::runtime_error(fmt::format("{}: {}", path.string(), what.what()));
+    throw std::runtime_error(fmt::format("{}: {}", name, what.what()));
   }
   if (!is_writable_dtype(record.dtype)) {
     throw std::runtime_error(fmt::format("{}: holds a tensor of type {}, float16/32/64, bfloat16 or int32/64 expected",
-                                         path.string(), c10::toString(record.dtype)));
+                                         name, c10::toString(record.dtype)));
   }
 
   const ZipStore::Entry& entry = archive.entry(folder + "/data/" + record.storage_key);
   const auto item_size = static_cast<uint64_t>(c10::elementSize(record.dtype));
   if (static_cast<uint64_t>(record.storage_numel) > entry.size / item_size) {
-    throw std::runtime_error(fmt::format("{}: a storage of {} elements of {} bytes, but only {} bytes are there",
-                                         path.string(), record.storage_numel, item_size, entry.size));
+    throw std::runtime_error(fmt::format("{}: a storage of {} elements of {} bytes, but only {} bytes are there", name,
+                                         record.storage_numel, item_size, entry.size));
   }
   const at::Tensor storage = at::empty({record.storage_numel}, at::dtype(record.dtype));
   if (storage.numel() > 0) std::memcpy(storage.data_ptr(), archive.bytes(entry).data(), storage.nbytes());

@@ -2,7 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <cstddef>
 #include <filesystem>
+#include <span>
+#include <string>
 
 namespace hesper {
 
@@ -16,5 +19,8 @@ void write_pt(const std::filesystem::path& path, const at::Tensor& tensor);
 // CPU tensor. Executes nothing and trusts nothing of the file: safe on hostile bytes.
 // Throws std::runtime_error naming the file and what is wrong.
 at::Tensor read_pt(const std::filesystem::path& path);
+
+// The same from bytes; `name` stands in error messages.
+at::Tensor parse_pt(std::span<const std::byte> bytes, const std::string& name);
 
 }  // namespace hesper

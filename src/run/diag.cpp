@@ -182,7 +182,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
       Estimate& e = estimates[i];
       const int64_t left = options.probes - e.spent;
       e.next = options.rule ? std::min(least_probes, left) : left;
-      if (resumed.contains("rounds")) read_round(e, resumed["rounds"][i]);
+      if (resumed.contains("rounds")) read_round(e, resumed.at("rounds").at(i));
     }
     do {
       const bool first_round = !krylov && estimates[0].probes == 0;

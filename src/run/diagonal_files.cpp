@@ -12,6 +12,7 @@
 #include "report/names.h"
 #include "report/pt_file.h"
 #include "report/record.h"
+#include "run/configuration.h"
 #include "run/diagonal_csv.h"
 #include "run/diagonal_overview.h"
 #include "run/result_files.h"

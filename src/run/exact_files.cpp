@@ -11,6 +11,7 @@
 #include "report/names.h"
 #include "report/pt_file.h"
 #include "report/record.h"
+#include "run/configuration.h"
 
 namespace hesper {
 namespace {

@@ -257,23 +257,24 @@ struct Cuts {
 Cuts cuts_of(const RunShapes& r, const RunForm& form) {
   const int64_t k = form.directions;
   const int64_t cut = form.pass == Pass::adjoint ? adjoint_cut_rows(k) : default_cut_rows(r.device);
-  const int64_t tokens = std::clamp<int64_t>(cut / k, 1, r.tokens);
+  const int64_t tokens = std::min(r.tokens, cut_tokens(cut, k, r.tokens, r.device));
   const int64_t workers = r.device.is_cpu() ? at::get_num_threads() : 1;
   return {k * tokens, std::min<int64_t>(workers, (r.tokens + tokens - 1) / tokens)};
 }
 
-/// Bytes of the logits of a cut in the head: on a GPU the fused kernel writes w p (z_dot - p.z_dot) beside z_dot.
+/// Bytes of the logits of a cut in the head. On a GPU either the fused product writes w p (z_dot - p.z_dot) in pieces
+/// and z_dot is nowhere, or z_dot becomes it, and its left factor beside it.
 int64_t logits_bytes(const Walk& w, const RunForm& form, int64_t rows, int64_t tokens) {
-  const bool whole = w.run.selection->has(w.run.program->cross_entropy().table), cpu = w.run.device.is_cpu();
+  const CrossEntropyHead& head = w.run.program->cross_entropy();
+  const bool whole = w.run.selection->has(head.table), cpu = w.run.device.is_cpu();
   const int64_t tile = tangent_logits_tile(rows, w.words, whole, w.run.device), e = bytes_of(form.precision);
-  const int64_t factor = !fused_maps(w.run, form)            ? 0
-                         : form.products == Products::bf16x3 ? 4
-                         : form.products == Products::bf16   ? 2
-                                                             : 0;
+  const bool fused = fused_maps(w.run, form) && splits(form.products) && !whole && head.softcap == 0 &&
+                     w.width[head.input] % 8 == 0 && w.words % 8 == 0;
+  const int64_t pieces = form.products == Products::bf16x3 ? 2 : form.products == Products::bf16 ? 1 : 0;
+  const int64_t entry = fused ? 2 * pieces : e + (cpu ? 0 : 2 * (pieces == 2 ? 3 : pieces));
   // Capped logits: y_dot beside z_dot and their product; z', z'' and z_bar of one direction.
-  const int64_t capped = w.run.program->cross_entropy().softcap != 0 ? 2 * tile + 3 * tile / form.directions : 0;
-  return tile * (e + factor) +
-         ((cpu ? 2 : 3) * tile / form.directions + (whole ? 2 * tokens * w.words : 0) + capped) * e;
+  const int64_t capped = head.softcap != 0 ? 2 * tile + 3 * tile / form.directions : 0;
+  return tile * entry + ((cpu ? 2 : 3) * tile / form.directions + (whole ? 2 * tokens * w.words : 0) + capped) * e;
 }
 
 /// Bytes that the cuts of token-local segments hold: every value of a segment and three temporaries of the widest; in

@@ -199,6 +199,9 @@ nlohmann::json plan_choices(const Plan& plan) {
 void keep_choices(EngineOptions& options, const nlohmann::json& choices) {
   options.directions = choices.at("directions").get<int64_t>();
   options.batch = choices.at("model_input_bs").get<int64_t>();
+  if (options.directions < 1 || options.batch < 1)
+    throw std::runtime_error(fmt::format("the snapshot's plan has {} directions and {} windows together",
+                                         options.directions, options.batch));
   options.primal = choices.at("primal_precision") == "fp64" ? at::kDouble : at::kFloat;
 }
 

@@ -5,17 +5,12 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "run/result_files.h"
+#include "run/configuration.h"
 
 namespace hesper {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct PartFile {
-  std::string name;
-  SavedState saved;
-};
 
 template <typename... Args>
 [[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) {
@@ -35,11 +30,13 @@ int64_t items_of(const PartFile& part) {
 void require_finished(const PartFile& part) {
   const RunState& state = part.saved.state;
   const at::Tensor& done = state.tensor("done", {items_of(part)});
-  if (state.first < 0 || state.end > done.numel() || state.first >= state.end || state.steps <= 0)
+  if (state.end > done.numel() || state.first == state.end || state.steps == 0)
     throw std::runtime_error(fmt::format("{}: not a part of a run", part.name));
-  const auto all = state.steps * (state.end - state.first);
-  const auto so_far = static_cast<int64_t>(done.sum().item<double>());
-  if (so_far != all) refuse("{}: unfinished, {} of {} steps are done; run that part again", part.name, so_far, all);
+  const auto steps = static_cast<double>(state.steps);
+  const at::Tensor own = done.slice(0, state.first, state.end);
+  if (!own.eq(steps).all().item<bool>())
+    refuse("{}: unfinished, {:.0f} of {:.0f} steps are done; run that part again", part.name, own.sum().item<double>(),
+           steps * static_cast<double>(own.numel()));
 }
 
 void require_same_run(const PartFile& one, const PartFile& other) {
@@ -69,12 +66,16 @@ void require_partition(const std::vector<PartFile>& parts) {
 
 SavedState merge_parts(const std::vector<fs::path>& files) {
   std::vector<PartFile> parts;
-  for (const fs::path& file : files) {
-    parts.push_back({file.string(), read_state(file)});
-    if (parts.back().saved.origin.is_null())
-      throw std::runtime_error(fmt::format("{}: the snapshot of a whole run, not a part", file.string()));
-    require_finished(parts.back());
-    require_same_run(parts[0], parts.back());
+  for (const fs::path& file : files) parts.push_back({file.string(), read_state(file)});
+  return merge_parts(std::move(parts));
+}
+
+SavedState merge_parts(std::vector<PartFile> parts) {
+  for (const PartFile& part : parts) {
+    if (part.saved.origin.is_null())
+      throw std::runtime_error(fmt::format("{}: the snapshot of a whole run, not a part", part.name));
+    require_finished(part);
+    require_same_run(parts[0], part);
   }
   std::stable_sort(parts.begin(), parts.end(),
                    [](const PartFile& a, const PartFile& b) { return a.saved.state.first < b.saved.state.first; });

@@ -3,9 +3,10 @@
 // is a sum over windows, so the states add. The result is that of one process to fp64 rounding: the sums run in another
 // order.
 #include <filesystem>
+#include <string>
 #include <vector>
 
-#include "run/snapshot.h"
+#include "run/saved_state.h"
 
 namespace hesper {
 
@@ -13,5 +14,12 @@ namespace hesper {
 /// of different runs or plans (with the first difference), unfinished ones, windows that two parts hold or that none
 /// does.
 SavedState merge_parts(const std::vector<std::filesystem::path>& files);
+
+struct PartFile {
+  std::string name;
+  SavedState saved;
+};
+/// The same of parts that are read already.
+SavedState merge_parts(std::vector<PartFile> parts);
 
 }  // namespace hesper

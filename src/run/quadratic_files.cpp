@@ -15,6 +15,7 @@
 #include "report/json_number.h"
 #include "report/pt_file.h"
 #include "report/record.h"
+#include "run/configuration.h"
 #include "run/exact_files.h"
 #include "run/rank_files.h"
 #include "run/result_files.h"

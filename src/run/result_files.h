@@ -1,5 +1,5 @@
 #pragma once
-// What the files of every result share: their record's configuration, and what it forbids to overwrite.
+// What the files of every result share.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -38,13 +38,6 @@ std::filesystem::path with_extension(const std::filesystem::path& base, const ch
 
 /// Hex; of the names and entries of the selected tensors.
 std::string selection_sha256(const ResolvedSelection& selection);
-
-/// "key old, now new" of the first key whose value differs; empty where both are equal. Both are objects.
-std::string first_difference(const nlohmann::json& before, const nlohmann::json& now);
-
-/// Throws std::invalid_argument where the record at `path` has another "configuration" than `now` (naming the first
-/// difference) or is none. Nothing at `path`: fine.
-void check_configuration(const std::filesystem::path& path, const nlohmann::json& now);
 
 /// Makes the folder and writes a file into it for a moment. Throws std::runtime_error "cannot write FOLDER: reason".
 void check_writable(const std::filesystem::path& folder);

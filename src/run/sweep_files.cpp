@@ -10,6 +10,7 @@
 #include "report/curves.h"
 #include "report/json_number.h"
 #include "report/record.h"
+#include "run/configuration.h"
 #include "run/exact_files.h"
 #include "run/result_files.h"
 

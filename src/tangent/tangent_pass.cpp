@@ -14,6 +14,10 @@ namespace hesper {
 
 int64_t default_cut_rows(at::Device device) { return device.is_cpu() ? 512 : 32768; }
 int64_t adjoint_cut_rows(int64_t directions) { return 256 * directions; }
+int64_t cut_tokens(int64_t rows, int64_t directions, int64_t tokens, at::Device device) {
+  const int64_t step = device.is_cpu() ? 1 : 128;
+  return std::clamp<int64_t>(rows / directions / step * step, step, std::max(tokens, step));
+}
 
 /// The state of one pass. Border values are those that cross from one segment to another, (K, T, width).
 struct TangentPass::Run {
@@ -103,7 +107,7 @@ struct TangentPass::Cut {
 template <class F>
 void TangentPass::for_cuts(const Segment& segment, int64_t alive, F f) const {
   const int64_t total = tape_.tokens.length;
-  const int64_t step = segment.token_local ? std::clamp<int64_t>(cut_rows_ / alive, 1, total) : total;
+  const int64_t step = segment.token_local ? cut_tokens(cut_rows_, alive, total, parameters_.device()) : total;
   const int64_t count = (total + step - 1) / step;
   const int64_t workers = parameters_.device().is_cpu() ? std::min<int64_t>(at::get_num_threads(), count) : 1;
   std::atomic<int64_t> next = 0;

@@ -20,6 +20,9 @@ int64_t default_cut_rows(at::Device device);
 /// The same for adjoints of K starts at whole layers: enough tokens that their product with a layer's inputs is worth a
 /// pass over the layer's sums.
 int64_t adjoint_cut_rows(int64_t directions);
+/// Tokens of a cut of so many rows. On a GPU a multiple of 128, the rows of a tile of the head's product, however many
+/// the directions.
+int64_t cut_tokens(int64_t rows, int64_t directions, int64_t tokens, at::Device device);
 
 class TangentPass {
  public:

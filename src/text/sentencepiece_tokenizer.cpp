@@ -69,8 +69,12 @@ std::unique_ptr<Tokenizer> parse_sentencepiece(std::string_view model, std::stri
                                                std::string_view name, std::string_view source) {
   const TokenizerConfig config = parse_tokenizer_config(config_text, std::string(name) + "'s tokenizer_config");
   auto processor = std::make_unique<Processor>();
-  const auto status = processor->LoadFromSerializedProto({model.data(), model.size()});
-  if (!status.ok()) throw std::runtime_error(fmt::format("{}: not a sentencepiece model: {}", name, status.ToString()));
+  try {
+    const auto status = processor->LoadFromSerializedProto({model.data(), model.size()});
+    if (!status.ok()) throw std::runtime_error(status.ToString());
+  } catch (const std::exception& error) {  // the library's trie throws its own (an empty piece)
+    throw std::runtime_error(fmt::format("{}: not a sentencepiece model: {}", name, error.what()));
+  }
 
   const int32_t size = processor->GetPieceSize();
   std::vector<AddedToken> special;

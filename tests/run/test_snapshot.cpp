@@ -120,5 +120,23 @@ TEST_F(SnapshotFile, TroubleIsToldAndTheOldOneStays) {
   EXPECT_TRUE(snapshots(configuration).load());
 }
 
+// The seeds of the fuzz target: files, and (".state") what is behind a file's checksum, parted from a tensor by a zero.
+TEST(SavedState, ReadsOrRefusesTheFuzzingSeeds) {
+  int seeds = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(HESPER_SOURCE_DIR "/fuzz/corpus/state")) {
+    const std::string bytes = read_bytes(entry.path()), name = entry.path().filename().string();
+    const std::string message = error_of<std::runtime_error>([&] {
+      if (name.ends_with(".state"))
+        state_of(bytes.substr(0, bytes.find('\0')), {}, name);
+      else
+        parse_state(std::as_bytes(std::span(bytes)), name);
+    });
+    EXPECT_EQ(message.empty(), name.starts_with("good_")) << name << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+    ++seeds;
+  }
+  EXPECT_GE(seeds, 10);
+}
+
 }  // namespace
 }  // namespace hesper

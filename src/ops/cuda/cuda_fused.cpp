@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "ops/cuda/elementwise.h"
+#include "ops/cuda/logits_product.h"
 #include "ops/fused.h"
 
 namespace hesper::fused {
@@ -170,28 +171,38 @@ Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back, 
   return out;
 }
 
-Tensor logits_adjoint(const Tensor& z, const Tensor& z_dot, const Tensor& mean, const Tensor& lse, const Tensor& w,
-                      As as) {
-  const On on(z_dot);
-  Held held;
-  const int64_t rows = z_dot.size(0) * z_dot.size(1), words = z_dot.size(2);
-  Tensor out = as == As::fp32 ? z_dot.view({rows, words})
-                              : at::empty({rows, as == As::bf16 ? words : 2 * words}, z.options().dtype(at::kBFloat16));
-  cuda::logits_adjoint(on.stream, z_dot.size(0), z_dot.size(1), words, held(z), held(z_dot), held(mean), held(lse),
-                       held(w), out.data_ptr(),
-                       as == As::fp32   ? Layout::fp32
-                       : as == As::bf16 ? Layout::bf16
-                                        : Layout::bf16x2);
-  return out;
+bool serves_logits(const Tensor& x_dot, int64_t words, Products products) {
+  return serves(x_dot) && splits(products) && x_dot.size(-1) % 8 == 0 && words % 8 == 0;
 }
 
-Tensor logits_root(const Tensor& z, const Tensor& z_dot, const Tensor& mean, const Tensor& lse, const Tensor& w) {
-  const On on(z_dot);
+namespace {
+/// Runs the product with y's pieces at `hi` and `lo`; row: entries from one token's to the next.
+void logits_product(const Tensor& left, const Tensor& u, const Tensor& f, const Tensor& mean, Products products,
+                    void* hi, void* lo, int64_t row) {
+  const On on(left);
   Held held;
-  const int64_t k = z_dot.size(0), rows = z_dot.size(1), words = z_dot.size(2);
-  Tensor out = at::empty({2, k, rows * words}, z.options().dtype(at::kBFloat16));
-  cuda::logits_root(on.stream, k, rows, words, held(z), held(z_dot), held(mean), held(lse), held(w), out.data_ptr());
-  return out;
+  const Tensor x = left.contiguous(), right = right_factor(u.t(), products).t().contiguous();  // (n, 3C) or (n, C)
+  const cuda::LogitsProduct p{
+      x.size(0),  x.size(1), f.size(1), x.size(2), x.const_data_ptr(), right.const_data_ptr(), held(f),
+      held(mean), hi,        lo,        row};
+  const Tensor workspace = at::empty({cuda::workspace_bytes(p)}, f.options().dtype(at::kByte));
+  cuda::logits_product(on.stream, p, workspace.data_ptr());
+}
+}  // namespace
+
+Tensor logits_factor(const Tensor& left, const Tensor& u, const Tensor& f, const Tensor& mean, Products products) {
+  const int64_t rows = left.size(0) * left.size(1), words = u.size(0), planes = products == Products::bf16 ? 1 : 2;
+  const Tensor y = at::empty({rows, planes * words}, left.options());
+  const Tensor lo = planes == 2 ? y.narrow(1, words, words) : Tensor();
+  logits_product(left, u, f, mean, products, y.data_ptr(), planes == 2 ? lo.data_ptr() : nullptr, planes * words);
+  return y;
+}
+
+Tensor logits_planes(const Tensor& left, const Tensor& u, const Tensor& f, const Tensor& mean, Products products) {
+  const int64_t k = left.size(0), rows = left.size(1), words = u.size(0), planes = products == Products::bf16 ? 1 : 2;
+  const Tensor y = at::empty({planes, k, rows * words}, left.options());
+  logits_product(left, u, f, mean, products, y.data_ptr(), planes == 2 ? y[1].data_ptr() : nullptr, words);
+  return y;
 }
 
 }  // namespace hesper::fused

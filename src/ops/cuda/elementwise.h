@@ -9,8 +9,8 @@
 
 namespace hesper::cuda {
 
-/// How a result is written: fp32, the left factor [hi | lo | hi] or [hi | lo] or hi alone, bf16.
-enum class Layout { fp32, bf16x3, bf16x2, bf16 };
+/// How a result is written: fp32, the left factor [hi | lo | hi] or hi alone, bf16.
+enum class Layout { fp32, bf16x3, bf16 };
 
 /// x (rows, width) -> out as `layout`; width need not be a multiple of 4.
 void split(cudaStream_t stream, const float* x, int64_t rows, int64_t width, void* out, Layout layout);
@@ -53,12 +53,5 @@ void gate_forward_form(cudaStream_t stream, int64_t directions, int64_t rows, in
 /// x (K, rows, heads D) turned by the angles whose cosine and sine are (rows, D/2); sign -1: back. D a multiple of 8.
 void rotary(cudaStream_t stream, int64_t directions, int64_t rows, int64_t heads, int64_t half, const float* x,
             const float* cos, const float* sin, float sign, void* out, Layout layout);
-/// w exp(z - lse) (z_dot - mean): z (rows, n), z_dot (K, rows, n), mean (K, rows), lse, w (rows); out may be z_dot in
-/// fp32.
-void logits_adjoint(cudaStream_t stream, int64_t directions, int64_t rows, int64_t words, const float* z,
-                    const float* z_dot, const float* mean, const float* lse, const float* w, void* out, Layout layout);
-/// sqrt(w exp(z - lse)) (z_dot - mean), arguments as above -> two planes hi, lo of (K, rows, n) each.
-void logits_root(cudaStream_t stream, int64_t directions, int64_t rows, int64_t words, const float* z,
-                 const float* z_dot, const float* mean, const float* lse, const float* w, void* planes);
 
 }  // namespace hesper::cuda

@@ -24,8 +24,6 @@ void with_layout(Layout layout, void* out, F f) {
       return f(AsFloat{static_cast<float*>(out)});
     case Layout::bf16x3:
       return f(AsBf16x3{static_cast<Bf16*>(out)});
-    case Layout::bf16x2:
-      return f(AsBf16x2{static_cast<Bf16*>(out)});
     case Layout::bf16:
       return f(AsBf16{static_cast<Bf16*>(out)});
   }

@@ -1,4 +1,4 @@
-// Tangents of activations, gates, rotary embedding and logits: four neighbours a thread, directions fastest, so that
+// Tangents of activations, gates, rotary embedding: four neighbours a thread, directions fastest, so that
 // what the directions share is read from the L2 cache.
 #include "ops/cuda/elementwise.h"
 #include "ops/cuda/launch.cuh"
@@ -85,22 +85,6 @@ __global__ void turn(int64_t rows, int64_t heads, int64_t half, const float* x, 
   out.store(p.at, column + half, width, b * c + a * s);
 }
 
-// One thread keeps p of four words and goes through the directions.
-template <bool kRoot, class Out>
-__global__ void logits(int64_t directions, int64_t rows, int64_t words, const float* z, const float* z_dot,
-                       const float* mean, const float* lse, const float* w, Out out) {
-  const int64_t quads = words / 4, i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= rows * quads) return;
-  const int64_t row = i / quads, column = i % quads * 4;
-  const float4 l = load(z + row * words + column) - lse[row];
-  float4 p = make_float4(expf(l.x), expf(l.y), expf(l.z), expf(l.w)) * w[row];
-  if (kRoot) p = make_float4(sqrtf(p.x), sqrtf(p.y), sqrtf(p.z), sqrtf(p.w));
-  for (int64_t k = 0; k < directions; ++k) {
-    const int64_t at = k * rows + row;
-    out.store(at, column, words, p * (load(z_dot + at * words + column) - mean[at]));
-  }
-}
-
 }  // namespace
 
 void weighted_sum(cudaStream_t stream, int64_t directions, int64_t rows, int64_t width, int count,
@@ -145,24 +129,6 @@ void rotary(cudaStream_t stream, int64_t directions, int64_t rows, int64_t heads
     turn<<<grid(directions, rows, heads * half), kThreads, 0, stream>>>(rows, heads, half, x, cos, sin, sign, as);
   });
   check_launch("rotary");
-}
-
-void logits_adjoint(cudaStream_t stream, int64_t directions, int64_t rows, int64_t words, const float* z,
-                    const float* z_dot, const float* mean, const float* lse, const float* w, void* out, Layout layout) {
-  with_layout(layout, out, [&](auto as) {
-    logits<false>
-        <<<blocks_of(rows * words / 4), kThreads, 0, stream>>>(directions, rows, words, z, z_dot, mean, lse, w, as);
-  });
-  check_launch("logits_adjoint");
-}
-
-void logits_root(cudaStream_t stream, int64_t directions, int64_t rows, int64_t words, const float* z,
-                 const float* z_dot, const float* mean, const float* lse, const float* w, void* planes) {
-  auto* hi = static_cast<Bf16*>(planes);
-  const AsPlanes as{hi, hi + directions * rows * words};
-  logits<true>
-      <<<blocks_of(rows * words / 4), kThreads, 0, stream>>>(directions, rows, words, z, z_dot, mean, lse, w, as);
-  check_launch("logits_root");
 }
 
 }  // namespace hesper::cuda

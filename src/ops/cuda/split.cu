@@ -53,7 +53,7 @@ void split(cudaStream_t stream, const float* x, int64_t rows, int64_t width, voi
     with_layout(layout, out,
                 [&](auto as) { split_rows<<<blocks_of(rows * width / 4), kThreads, 0, stream>>>(x, rows, width, as); });
   } else {
-    const int planes = layout == Layout::bf16x3 ? 3 : layout == Layout::bf16x2 ? 2 : 1;
+    const int planes = layout == Layout::bf16x3 ? 3 : 1;
     split_any<<<blocks_of(rows * width), kThreads, 0, stream>>>(x, rows, width, static_cast<Bf16*>(out), planes, 1,
                                                                 width, planes * width);
   }

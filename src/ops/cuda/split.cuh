@@ -44,16 +44,6 @@ struct AsBf16x3 {  // (rows, 3 width) [hi | lo | hi]
     *reinterpret_cast<Bf16x4*>(at + 2 * width) = h;
   }
 };
-struct AsBf16x2 {  // (rows, 2 width) [hi | lo]
-  Bf16* out;
-  __device__ void store(int64_t row, int64_t column, int64_t width, float4 v) const {
-    const Bf16x4 h = high(v);
-    Bf16* at = out + row * 2 * width + column;
-    *reinterpret_cast<Bf16x4*>(at) = h;
-    *reinterpret_cast<Bf16x4*>(at + width) = low(v, h);
-  }
-};
-
 struct AsPlanes {  // hi (rows, width) and lo (rows, width)
   Bf16 *hi, *lo;
   __device__ void store(int64_t row, int64_t column, int64_t width, float4 v) const {
