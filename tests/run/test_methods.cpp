@@ -126,7 +126,7 @@ TEST_F(Methods, MemoryLimitsTheBasis) {
   const ResolvedSelection q = layers({"q_proj"});
   const std::vector<UnitSums> sums = unit_sums(model, q, 128);
   const Program program = build_program(model.config(), windows.ids.size(1));
-  const std::vector<ProbeGroup> groups = probe_groups(q, false, at::kCPU);
+  const std::vector<ProbeGroup> groups = probe_groups(q, false, program);
   options.probes = 4000;
   const auto plan = [&] { return plan_groups(program, model, q, groups, sums, windows, options); };
   const GroupPlan full = plan();
