@@ -1,4 +1,6 @@
 // Models by their id on the hub, from the command line; the hub is a local server.
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/safetensors.h"
 #include "cli/tool.h"
 #include "hub/fake_hub.h"
 #include "text/parquet.h"
@@ -69,6 +71,25 @@ TEST_F(HubCommand, FoldersWin) {
   EXPECT_TRUE(record()["model"]["hub_id"].is_null());
   EXPECT_TRUE(hub.hub().requests().empty());
   expect_refusal(exact({"--revision", "main"}), 2, "--revision main: of models of the hub");
+}
+
+TEST_F(HubCommand, QuadraticSaysWhereBothCheckpointsCameFrom) {
+  const Checkpoint stored = Checkpoint::open(golden_folder("opt-pre"));
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (const std::string& name : stored.names()) tensors.emplace_back(name, stored.tensor(name) * 1.01);
+  write_safetensors(folder / "moved.safetensors", tensors);
+  test::FakeRepository& moved = hub.repositories["org/moved"];
+  moved.commit = std::string(40, 'b');
+  moved.files = {{"config.json", read_bytes(golden_folder("opt-pre") + "/config.json")},
+                 {"model.safetensors", read_bytes(folder / "moved.safetensors")}};
+  const Outcome outcome = tool({"quadratic", "--model", "org/name", "--against", "org/moved", "--token-ids", "ids.npy",
+                                "--b", "2", "--group", "model"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const nlohmann::json against = record()["against"];
+  EXPECT_EQ(against["name"], "moved");
+  EXPECT_EQ(against["hub_id"], "org/moved");
+  EXPECT_EQ(against["revision"], moved.commit);
+  EXPECT_EQ(against["sha256"], test::sha256_of(moved.files["model.safetensors"]));
 }
 
 TEST_F(HubCommand, RefusesInOneLine) {
