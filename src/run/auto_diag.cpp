@@ -186,7 +186,7 @@ DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& se
   Snapshots::Before none;
   Snapshots::Before& before = snapshots ? snapshots->before : none;
   // Taken in the pilot, a snapshot has choices alone.
-  if (snapshots && snapshots->from && snapshots->from->plan.is_null()) snapshots->from.reset();
+  if (snapshots && snapshots->from && snapshots->from->plan.empty()) snapshots->from.reset();
 
   nlohmann::json& said = before.note["choices"];
   std::vector<MethodChoice> choices;
@@ -194,9 +194,11 @@ DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& se
   if (choices.size() < parts.size()) {
     const double products = before.note.value("products", 0.0), seconds = before.note.value("seconds", 0.0);
     const std::vector<ExactCost> exact = exact_costs(model, selection, windows, options);
+    RunState between;
+    between.plan = nlohmann::json::object();
     const auto stop = [&] {
       if (!control.stop || !control.stop()) return false;
-      if (snapshots && snapshots->save({})) throw Interrupted(snapshots->file());
+      if (snapshots && snapshots->save(between)) throw Interrupted(snapshots->file());
       return true;
     };
     Pilot pilot(model, windows, options, plan_sampling(model, selection, sums, windows, options), stop);
@@ -205,7 +207,7 @@ DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& se
       said.push_back(pack(choices[i]));
       before.note["products"] = products + pilot.products();
       before.note["seconds"] = seconds + seconds_since(begin);
-      if (snapshots && snapshots->due()) snapshots->save({});
+      if (snapshots && snapshots->due()) snapshots->save(between);
       const auto tensors = static_cast<int64_t>(i) + 1;
       if (control.on_progress)
         control.on_progress({static_cast<int64_t>(parts.size()), tensors, before.note["products"].get<double>(),
