@@ -23,7 +23,8 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kBeat = 1s, kDead = 20s, kJoin = 300s;
+constexpr auto kBeat = 1000ms;
+constexpr auto kDead = 20s, kJoin = 300s;
 // A window may take hours; who waits for a rank that is gone is told by the watch.
 constexpr auto kLongest = 24h * 365;
 
