@@ -25,7 +25,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     if (config.rotary_dims > 0 && config.rotary_dims <= 1024) {
       for (const int64_t block : {int64_t{0}, config.blocks - 1}) {
-        for (const double frequency : hesper::rotary_inverse_frequencies(config, 4096, block)) {
+        const hesper::RotaryAngles angles = hesper::rotary_angles(config, 4096, block);
+        if (!std::isfinite(angles.factor)) std::abort();
+        for (const double frequency : angles.inverse_frequencies) {
           if (!std::isfinite(frequency) || frequency < 0) std::abort();
         }
       }
