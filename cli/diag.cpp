@@ -111,8 +111,7 @@ void report(Console& console, const DiagonalJob& job, const DiagonalResult& r, c
   const auto row = [&](const std::string& head, const std::string& text) {
     console.line(fmt::format("{:<12}{}", head, text));
   };
-  row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {} windows of {} tokens", r.loss, std::exp(r.loss),
-                          job.windows.ids.size(0), job.windows.ids.size(1)));
+  row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {}", r.loss, std::exp(r.loss), say_windows(job.windows)));
   const bool exact = !r.notes.contains("probe_scope");
   constexpr size_t most_lines = 12;
   for (size_t i = 0; i < std::min(most_lines, r.tensors.size()); ++i) {
@@ -234,8 +233,8 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, options.device);
   stop_if_interrupted();
 
-  console.line(fmt::format("{}: {}, n = {}, {} windows of {} tokens", job.model_name, say_selection(job.selection),
-                           job.selection.selection.size(), job.windows.ids.size(0), job.windows.ids.size(1)));
+  console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
+                           job.selection.selection.size(), say_windows(job.windows)));
   console.line(fmt::format("{}; {}", say_plan(plan), say_room(plan)));
   nlohmann::json event = plan_event(plan);
   event.update({{"selection", say_selection(job.selection)}, {"n", job.selection.selection.size()}});

@@ -80,8 +80,7 @@ void report(Console& console, const DiagonalJob& job, const FisherOptions& optio
   const auto row = [&](const std::string& head, const std::string& text) {
     console.line(fmt::format("{:<12}{}", head, text));
   };
-  row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {} windows of {} tokens", r.loss, std::exp(r.loss),
-                          job.windows.ids.size(0), job.windows.ids.size(1)));
+  row("loss", fmt::format("{:.8g}, perplexity {:.8g} over {}", r.loss, std::exp(r.loss), say_windows(job.windows)));
   constexpr size_t most_lines = 12;
   for (size_t i = 0; i < std::min(most_lines, r.tensors.size()); ++i) {
     const SelectedTensor& tensor = job.selection.tensors[i];
@@ -168,9 +167,8 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, options.device);
   stop_if_interrupted();
 
-  console.line(fmt::format("{}: {} of {}, n = {}, {} windows of {} tokens", job.model_name, flags.kind,
-                           say_selection(job.selection), job.selection.selection.size(), job.windows.ids.size(0),
-                           job.windows.ids.size(1)));
+  console.line(fmt::format("{}: {} of {}, n = {}, {}", job.model_name, flags.kind, say_selection(job.selection),
+                           job.selection.selection.size(), say_windows(job.windows)));
   console.line(fmt::format("{}, {}",
                            is_sampled(options.kind)
                                ? fmt::format("{} probes a window, {} at once", options.probes, plan.directions)

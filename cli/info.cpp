@@ -39,12 +39,28 @@ std::vector<std::string> folders_in(const fs::path& folder) {
   return names;
 }
 
-// "210 Q4_1, 61 Float": how the tensors are stored, the most frequent first.
+// A dtype as users of Python know it.
+std::string common_name(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kHalf:
+      return "float16";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kFloat:
+      return "float32";
+    case at::kDouble:
+      return "float64";
+    default:
+      return c10::toString(dtype);
+  }
+}
+
+// "210 Q4_1, 61 float32": how the tensors are stored, the most frequent first.
 std::string stored_types(const Checkpoint& checkpoint) {
   std::map<std::string, int64_t> counts;
   for (const std::string& name : checkpoint.names()) {
     const TensorInfo& info = checkpoint.info(name);
-    ++counts[info.block_type.empty() ? c10::toString(info.dtype) : std::string(info.block_type)];
+    ++counts[info.block_type.empty() ? common_name(info.dtype) : std::string(info.block_type)];
   }
   std::vector<std::pair<int64_t, std::string>> rows;
   rows.reserve(counts.size());

@@ -70,7 +70,7 @@ TEST_F(Gguf, info_shows_what_is_in_it) {
   const Outcome outcome = run_tool(folder.path, {"info", "--model", "model.gguf"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("model.gguf (llama, GGUF)"), std::string::npos) << outcome.out;
-  EXPECT_NE(outcome.out.find("21 tensors (21 Float)"), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find("21 tensors (21 float32)"), std::string::npos) << outcome.out;
   EXPECT_NE(outcome.out.find("none: model.gguf: tokenizer.ggml.model is missing"), std::string::npos) << outcome.out;
   EXPECT_NE(outcome.out.find("self_attn.q_proj, self_attn.k_proj"), std::string::npos) << outcome.out;
   const auto event = last_event(run_tool(folder.path, {"info", "--model", "model", "--json"}), "model");
