@@ -7,8 +7,8 @@
 
 namespace hesper {
 
-/// The smaller of MemAvailable and the cgroup's limit less its use, cached files aside; of a GPU: what it has free, what LibTorch has taken
-/// from it and does not use included.
+/// The smaller of MemAvailable and the cgroup's limit less its use, cached files aside; of a GPU: what it has free,
+/// what LibTorch has taken from it and does not use included.
 int64_t free_memory(at::Device device = at::kCPU);
 /// Anonymous resident memory now (mapped files, such as weights, do not count).
 int64_t anonymous_memory();
