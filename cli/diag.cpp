@@ -233,8 +233,7 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, options.device);
   stop_if_interrupted();
 
-  console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
-                           job.selection.selection.size(), say_windows(job.windows)));
+  console.line(say_run(job.model_name, job.selection, job.windows));
   console.line(fmt::format("{}; {}", say_plan(plan), say_room(plan)));
   nlohmann::json event = plan_event(plan);
   event.update({{"selection", say_selection(job.selection)}, {"n", job.selection.selection.size()}});

@@ -145,8 +145,7 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     const RunControl control = control_of(flags, console, snapshot, ranks.get());
     malloc_trim(0);  // buffers kept from the job before would stand in this one's peak
     const Plan plan = plan_exact(model, job.selection.selection, job.windows, resumed_options(job.options, control));
-    console.line(fmt::format("{}: {}, n = {}, {}", job.model_name, say_selection(job.selection),
-                             job.selection.selection.size(), say_windows(job.windows)));
+    console.line(say_run(job.model_name, job.selection, job.windows));
     console.line(options.engine == Engine::autograd
                      ? fmt::format("autograd, one direction at a time, {}", precision_name(options.precision))
                      : fmt::format("{}; {}", say_plan(plan), say_room(plan)));

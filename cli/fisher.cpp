@@ -167,8 +167,7 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, options.device);
   stop_if_interrupted();
 
-  console.line(fmt::format("{}: {} of {}, n = {}, {}", job.model_name, flags.kind, say_selection(job.selection),
-                           job.selection.selection.size(), say_windows(job.windows)));
+  console.line(say_run(job.model_name, job.selection, job.windows, flags.kind + " of "));
   console.line(fmt::format("{}, {}",
                            is_sampled(options.kind)
                                ? fmt::format("{} probes a window, {} at once", options.probes, plan.directions)

@@ -326,6 +326,12 @@ std::string say_windows(const Windows& windows) {
   return fmt::format("{} window{} of {} tokens", b, b > 1 ? "s" : "", windows.ids.size(1));
 }
 
+std::string say_run(const std::string& model, const ResolvedSelection& selection, const Windows& windows,
+                    const std::string& what) {
+  return fmt::format("{}: {}{}, n = {}, {}", model, what, say_selection(selection), selection.selection.size(),
+                     say_windows(windows));
+}
+
 std::string say_plan(const Plan& plan) {
   return fmt::format("{}, {} direction{} at once{}, {} tangents over an {} primal pass",
                      plan.pass == Pass::gram ? "Gram pass" : "two-pass", plan.directions,

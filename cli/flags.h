@@ -125,6 +125,9 @@ void set_threads(const Flags& flags);
 std::string say_selection(const ResolvedSelection& selection);
 /// "4 windows of 256 tokens"
 std::string say_windows(const Windows& windows);
+/// "MODEL: q_proj of block 0, n = 32, 4 windows of 256 tokens"; what: "gauss-newton of ".
+std::string say_run(const std::string& model, const ResolvedSelection& selection, const Windows& windows,
+                    const std::string& what = "");
 /// "gram, 32 directions at once, fp32 tangents over an fp64 primal pass"
 std::string say_plan(const Plan& plan);
 /// "1.2 GiB of 8 GiB allowed", and what is streamed to get there.

@@ -182,8 +182,7 @@ void run_plan(const PlanFlags& flags) {
   const auto row = [&](const char* head, const std::string& text) {
     console.result(fmt::format("{:<12}{}", head, text));
   };
-  row("run", fmt::format("{}: {}, n = {}, {}", model_name(flags), say_selection(selection), selection.selection.size(),
-                         say_windows(windows)));
+  row("run", say_run(model_name(flags), selection, windows));
   row("pass", fmt::format("{}, {} window{} a pass, {} unit{}", say_plan(plan), plan.batch, plan.batch > 1 ? "s" : "",
                           plan.units, plan.units > 1 ? "s" : ""));
   row("", say_room(plan));
@@ -226,30 +225,24 @@ void run_plan(const PlanFlags& flags) {
   memory["total"] = m.total();
   memory["check"] = plan.check.total();
   memory["writing"] = plan.writing;
-  console.event("plan", {{"for", flags.run},
-                         {"selection", say_selection(selection)},
-                         {"n", selection.selection.size()},
-                         {"windows", windows.ids.size(0)},
-                         {"seqlen", windows.ids.size(1)},
-                         {"pass", to_string(plan.pass)},
-                         {"directions", plan.directions},
-                         {"recompute", plan.recompute},
-                         {"streamed", plan.streamed},
-                         {"spilled", plan.spilled},
-                         {"model_input_bs", plan.batch},
-                         {"precision", precision_name(plan.precision, plan.products)},
-                         {"primal_precision", precision_name(plan.primal)},
-                         {"memory", memory},
-                         {"memory_limit", plan.limit},
-                         {"units", plan.units},
-                         {"primal_flops", plan.primal_flops},
-                         {"tangent_flops", plan.tangent_flops},
-                         {"products", run.products * static_cast<double>(windows.ids.size(0))},
-                         {"seconds", time.seconds},
-                         {"seconds_from", time.from},
-                         {"ranks", flags.ranks},
-                         {"share_of_a_rank", share},
-                         {"seconds_of_a_rank", share * time.seconds}});
+  nlohmann::json event = plan_event(plan);
+  event.update({{"for", flags.run},
+                {"selection", say_selection(selection)},
+                {"n", selection.selection.size()},
+                {"windows", windows.ids.size(0)},
+                {"seqlen", windows.ids.size(1)},
+                {"model_input_bs", plan.batch},
+                {"memory", memory},  // by part, where a run's event has the peak
+                {"memory_limit", plan.limit},
+                {"primal_flops", plan.primal_flops},
+                {"tangent_flops", plan.tangent_flops},
+                {"products", run.products * static_cast<double>(windows.ids.size(0))},
+                {"seconds", time.seconds},
+                {"seconds_from", time.from},
+                {"ranks", flags.ranks},
+                {"share_of_a_rank", share},
+                {"seconds_of_a_rank", share * time.seconds}});
+  console.event("plan", std::move(event));
 }
 
 }  // namespace

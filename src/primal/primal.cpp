@@ -132,12 +132,13 @@ Tape run_primal(const Program& program, const Parameters& parameters, const Sele
     if (!tape.active[op.output]) continue;
     const unsigned wanted = active_inputs(op, tape.active);
     if (spilled) tape.ops[i] = on_device(tape.ops[i], op.device);
-    const auto here = [&](int v) { return adjoints[v].defined() ? adjoints[v].to(op.device) : adjoints[v]; };
-    const Tensor y_bar = here(op.output);
-    adjoints[op.output] = Tensor();
-    const Tensors bars = op.adjoint(p, y_bar, wanted, tape.ops[i], gradient);
+    const auto take = [&](int v) {
+      const Tensor bar = std::exchange(adjoints[v], Tensor());
+      return bar.defined() ? bar.to(op.device) : bar;
+    };
+    const Tensors bars = op.adjoint(p, take(op.output), wanted, tape.ops[i], gradient);
     for (size_t k = 0; k < op.inputs.size(); ++k)
-      if (wanted >> k & 1u) adjoints[op.inputs[k]] = plus(here(op.inputs[k]), bars[k]);
+      if (wanted >> k & 1u) adjoints[op.inputs[k]] = plus(take(op.inputs[k]), bars[k]);
     lower(tape.ops[i], parameters.working());
     if (spilled) tape.ops[i] = on_host(tape.ops[i]);
   }

@@ -3,8 +3,8 @@
 
 #include "gpu.h"
 #include "hessian/autograd_engine.h"
+#include "tangent/gpu_shapes.h"
 #include "tangent/tangent_pass.h"
-#include "tangent/toy_models.h"
 
 namespace hesper::test {
 namespace {
@@ -60,18 +60,6 @@ void expect_everything(const ToyShape& shape, int64_t each) {
       EXPECT_LT(error(mine.form_gauss_newton, exact.gauss_newton), way.tolerance);
     }
 }
-
-constexpr ToyShape opt{.vocab = 52, .width = 64, .heads = 4, .kv_heads = 4, .hidden = 96, .windows = 1, .tokens = 19};
-constexpr ToyShape llama{.llama = true,
-                         .vocab = 52,
-                         .width = 64,
-                         .heads = 4,
-                         .kv_heads = 2,
-                         .hidden = 96,
-                         .windows = 1,
-                         .tokens = 19,
-                         .phi = Phi::silu,
-                         .tied = false};
 
 TEST(GpuTangentPass, OptRowOfOneLayer) { expect_everything(opt, 0); }
 TEST(GpuTangentPass, OptEveryParameter) { expect_everything(opt, 2); }

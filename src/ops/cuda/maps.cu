@@ -1,5 +1,5 @@
-// Tangents of activations, gates, rotary embedding: four neighbours a thread, directions fastest, so that
-// what the directions share is read from the L2 cache.
+// Tangents of activations, gates and rotary embeddings: four neighbours a thread, directions fastest, so that what
+// the directions share is read from the L2 cache.
 #include "ops/cuda/elementwise.h"
 #include "ops/cuda/launch.cuh"
 
