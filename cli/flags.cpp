@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <stdexcept>
 
@@ -280,15 +281,20 @@ ExactOptions exact_options(const Flags& flags) {
 }
 
 void choose_devices(EngineOptions& options, const Flags& flags) {
-  const std::vector<at::Device> devices = parse_devices(flags.device);
+  const std::vector<at::Device> devices = parse_devices(flags.device, flags.absent);
   options.device = devices[0];
+  const int here = gpu_count().value_or(0);
+  options.absent = std::any_of(devices.begin(), devices.end(),
+                               [&](at::Device device) { return device.is_cuda() && device.index() >= here; });
   options.others.assign(devices.begin() + 1, devices.end());
 }
 
 void limit_memory(EngineOptions& options, const Flags& flags) {
+  if (flags.memory_limit.empty() && options.absent)
+    refuse("--device {}: not on this machine, so its plan needs --memory-limit", flags.device);
   if (flags.memory_limit.empty()) return;
   options.memory_limit = parse_memory("--memory-limit", flags.memory_limit);
-  if (options.device.is_cpu()) return;
+  if (options.device.is_cpu() || options.absent) return;
   for (at::Device device : options.devices()) limit_device_memory(device, options.memory_limit);
 }
 

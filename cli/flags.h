@@ -39,6 +39,7 @@ struct Flags {
 
   // Engine
   std::string engine = "hesper", pass, device = "cpu", precision, primal_precision = "auto", memory_limit;
+  bool absent = false;  // the device need not be here: plan
   int64_t directions = 0;
   std::optional<int> threads;
   std::string curvature = "hessian", errors = "summary";

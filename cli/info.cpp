@@ -1,7 +1,6 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/util/accumulate.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -19,6 +18,7 @@
 #include "flags.h"
 #include "hub.h"
 #include "model/tensor_names.h"
+#include "run/device_memory.h"
 #include "run/memory.h"
 #include "text/parquet.h"
 #include "text/tokenizer.h"
@@ -164,12 +164,9 @@ void run_info(bool as_json) {
   const auto row = [&](const char* head, const std::string& text) {
     console.result(fmt::format("{:<12}{}", head, text));
   };
-#ifdef HESPER_WITH_CUDA
-  const int devices = at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0;
-  const std::string cuda = fmt::format("{} device{}", devices, devices == 1 ? "" : "s");
-#else
-  const std::string cuda = "not in this build (`make cuda` builds it)";
-#endif
+  const std::optional<int> gpus = gpu_count();
+  const std::string cuda = gpus ? fmt::format("{} device{}", *gpus, *gpus == 1 ? "" : "s")
+                                : "not in this build (`make cuda` builds it)";
   const std::string compiler =
 #ifdef __clang__
       "clang " __clang_version__;

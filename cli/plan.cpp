@@ -113,7 +113,7 @@ Forecast forecast(const PlanFlags& flags, const Model& model, const ResolvedSele
 }
 
 struct Duration {
-  double seconds = 0;
+  std::optional<double> seconds;
   std::string by;  // in words
   const char* from = "";
 };
@@ -135,6 +135,7 @@ Duration duration_of(const PlanFlags& flags, const EngineOptions& options, const
                         pilot.product),
             "pilot"};
   }
+  if (options.absent) return {std::nullopt, "unknown: the GPU is not here, and no --time-per-product is given", ""};
   const bool measured = plan.precision == plan.primal && plan.products == Products::full;
   const double tangent_rate = product_rate(plan.precision, plan.products, options.device);
   const double primal_rate = measured ? tangent_rate : product_rate(plan.primal, Products::full, options.device);
@@ -161,6 +162,8 @@ void run_plan(const PlanFlags& flags) {
   check_ranks(flags);
   if (flags.pilot && flags.exact) throw std::invalid_argument("--pilot: not of --exact, whose tangents differ");
   const ExactOptions options = exact_options(flags);
+  if (flags.pilot && options.absent)
+    throw std::invalid_argument(fmt::format("--pilot: --device {} is not on this machine", flags.device));
   const Model model = open_shape(flags, console);
   const Windows windows =
       has_data(flags) ? load_data(flags, model, console).windows : blank_windows(flags, model.config(), console);
@@ -215,10 +218,11 @@ void run_plan(const PlanFlags& flags) {
   row("arithmetic", fmt::format("{} primal, {} tangents", say_flops(plan.primal_flops), say_flops(plan.tangent_flops)));
   row("products", fmt::format("{:.6g} of {} windows each, {:.6g} in all", run.products, windows.ids.size(0),
                               run.products * static_cast<double>(windows.ids.size(0))));
-  row("time", fmt::format("{} {}", say_seconds(time.seconds), time.by));
+  row("time", time.seconds ? fmt::format("{} {}", say_seconds(*time.seconds), time.by) : time.by);
   if (flags.ranks > 1) {
-    row("ranks", fmt::format("{}: at most {} of {} batches of windows each, so {:.3g} of the work and of that time: {}",
-                             flags.ranks, most, batches, share, say_seconds(share * time.seconds)));
+    row("ranks", fmt::format("{}: at most {} of {} batches of windows each, so {:.3g} of the work{}", flags.ranks, most,
+                             batches, share,
+                             time.seconds ? " and of that time: " + say_seconds(share * *time.seconds) : ""));
     row("", fmt::format("each takes the memory above ({} where all are on one host) and hands over its sums at the end",
                         say_bytes(flags.ranks * plan.peak())));
   }
@@ -237,11 +241,11 @@ void run_plan(const PlanFlags& flags) {
                 {"primal_flops", plan.primal_flops},
                 {"tangent_flops", plan.tangent_flops},
                 {"products", run.products * static_cast<double>(windows.ids.size(0))},
-                {"seconds", time.seconds},
                 {"seconds_from", time.from},
                 {"ranks", flags.ranks},
-                {"share_of_a_rank", share},
-                {"seconds_of_a_rank", share * time.seconds}});
+                {"share_of_a_rank", share}});
+  event["seconds"] = time.seconds ? nlohmann::json(*time.seconds) : nullptr;
+  event["seconds_of_a_rank"] = time.seconds ? nlohmann::json(share * *time.seconds) : nullptr;
   console.event("plan", std::move(event));
 }
 
@@ -249,6 +253,7 @@ void run_plan(const PlanFlags& flags) {
 
 Action add_plan(CLI::App& app) {
   auto flags = std::make_shared<PlanFlags>();
+  flags->absent = true;
   add_model(app, *flags);
   add_data(app, *flags);
   add_selection(app, *flags);

@@ -16,7 +16,7 @@
 #include "run/rank_files.h"
 #include "run/result_files.h"
 #include "snapshots.h"
-#include "text/sha256.h"
+#include "files/digest.h"
 #include "values.h"
 
 namespace hesper::cli {

@@ -1,7 +1,6 @@
 #include "values.h"
 
 #include <ATen/Context.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <charconv>
 #include <cinttypes>
 #include <cmath>
+#include <limits>
 #include <sstream>
 #include <stdexcept>
 #include <vector>
@@ -17,6 +17,7 @@
 #include "processes.h"
 #include "refuse.h"
 #include "report/compare.h"
+#include "run/device_memory.h"
 #include "run/precision_choice.h"
 
 namespace hesper::cli {
@@ -82,27 +83,25 @@ Part parse_part(const std::string& flag, const std::string& text) {
   return part;
 }
 
-at::Device parse_device(const std::string& text) {
+at::Device parse_device(const std::string& text, bool absent) {
   if (text == "cpu") return at::kCPU;
   const std::optional<int> index = text == "cuda"              ? local_rank()
                                    : text.starts_with("cuda:") ? number<int>(std::string_view(text).substr(5))
                                                                : std::nullopt;
   if (!index || *index < 0) refuse("--device {}: cpu, cuda or cuda:0, cuda:1, .. expected", text);
-#ifdef HESPER_WITH_CUDA
-  const int count = at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0;
-  if (*index >= count)
-    refuse("--device {}: {} CUDA devices are there", text, count == 0 ? "no" : std::to_string(count));
+  const std::optional<int> count = gpu_count();
+  if (!count && !absent) refuse("--device {}: this build has no CUDA (`make cuda` builds one that has)", text);
+  if (!absent && *index >= *count)
+    refuse("--device {}: {} CUDA devices are there", text, *count == 0 ? "no" : std::to_string(*count));
+  if (*index > std::numeric_limits<c10::DeviceIndex>::max()) refuse("--device {}: no host has so many", text);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(*index)};
-#else
-  refuse("--device {}: this build has no CUDA (`make cuda` builds one that has)", text);
-#endif
 }
 
-std::vector<at::Device> parse_devices(const std::string& text) {
+std::vector<at::Device> parse_devices(const std::string& text, bool absent) {
   std::vector<at::Device> devices;
   std::stringstream words(text);
   for (std::string word; std::getline(words, word, ',');) {
-    const at::Device device = parse_device(word);
+    const at::Device device = parse_device(word, absent);
     const bool again = std::find(devices.begin(), devices.end(), device) != devices.end();
     if (again || (device.is_cpu() && text != word))
       refuse("--device {}: different GPUs expected, such as cuda:0,cuda:1", text);

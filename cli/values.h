@@ -15,9 +15,10 @@ namespace hesper::cli {
 int64_t parse_memory(const std::string& flag, const std::string& text);  // "16GiB", "500MB", "1.5G", bytes -> bytes
 double parse_seconds(const std::string& flag, const std::string& text);  // "90", "30s", "5m", "1.5h" -> seconds
 Part parse_part(const std::string& flag, const std::string& text);       // "2/4"; nothing: the whole
-at::Device parse_device(const std::string& text);                        // "cpu", "cuda", "cuda:1"; checked to exist
+/// "cpu", "cuda", "cuda:1"; checked to exist, unless it may be absent.
+at::Device parse_device(const std::string& text, bool absent = false);
 /// "cuda:0,cuda:1": several GPUs that share a model's blocks; one device as above.
-std::vector<at::Device> parse_devices(const std::string& text);
+std::vector<at::Device> parse_devices(const std::string& text, bool absent = false);
 at::ScalarType parse_precision(const std::string& flag, const std::string& text);  // fp64 or fp32
 /// Of tangents on options.device: fp64, fp32, on a GPU also bf16x3, tf32, bf16; or an error, "1e-3".
 void set_tangent_precision(EngineOptions& options, const std::string& flag, const std::string& text);

@@ -13,6 +13,7 @@ target_link_libraries(sentencepiece INTERFACE ${sentencepiece_library})
 target_include_directories(sentencepiece SYSTEM INTERFACE ${sentencepiece_headers})
 pkg_check_modules(cairo REQUIRED IMPORTED_TARGET cairo cairo-pdf)
 pkg_check_modules(curl REQUIRED IMPORTED_TARGET libcurl)
+find_package(OpenSSL 3 REQUIRED COMPONENTS Crypto)
 find_package(ZLIB REQUIRED)
 
 # at::parallel_for is a header over OpenMP: without it our loops would run on one thread. GNU's runtime is the one inside

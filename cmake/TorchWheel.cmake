@@ -10,7 +10,6 @@ set(CMAKE_BUILD_RPATH ${torch}/lib)
 if(HESPER_CUDA)
   # Nothing calls libtorch_cuda.so by name (it registers its kernels when loaded), so the linker must be told to keep it.
   # Its own needs (cuBLAS, cuDNN, ..) are the wheel's dependencies: wanted where it runs, not where it is linked.
-  target_include_directories(torch_wheel SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
   target_link_libraries(torch_wheel INTERFACE
     "-Wl,--push-state,--no-as-needed,${torch}/lib/libtorch_cuda.so,${torch}/lib/libc10_cuda.so,--pop-state")
   target_link_options(torch_wheel INTERFACE -Wl,--allow-shlib-undefined)

@@ -13,7 +13,7 @@
 #include "../hvp/machine.h"
 #include "files/atomic_file.h"
 #include "measure.h"
-#include "text/sha256.h"
+#include "files/digest.h"
 
 namespace hesper::bench {
 namespace {

@@ -11,7 +11,7 @@
 #include "run/clock.h"
 #include "run/result_files.h"
 #include "text/corpus.h"
-#include "text/sha256.h"
+#include "files/digest.h"
 #include "text/tokenizer.h"
 
 namespace hesper::bench {

@@ -18,7 +18,7 @@
 #include "files/gguf.h"
 #include "files/printable.h"
 #include "files/read_file.h"
-#include "text/sha256.h"
+#include "files/digest.h"
 
 namespace hesper {
 namespace {

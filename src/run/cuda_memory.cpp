@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <cuda_runtime_api.h>
 
@@ -19,6 +20,8 @@ struct On {
 };
 
 }  // namespace
+
+std::optional<int> gpu_count() { return c10::cuda::device_count(); }
 
 DeviceMemory device_memory(at::Device device) {
   const On on(device);

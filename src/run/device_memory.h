@@ -1,11 +1,15 @@
 #pragma once
-// A GPU's name and memory, bytes.
+// GPUs: how many there are, their names and memory, bytes.
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace hesper {
+
+/// Nothing in a build without CUDA.
+std::optional<int> gpu_count();
 
 struct DeviceMemory {
   int64_t used = 0;  // of the whole device, by everyone

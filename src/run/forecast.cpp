@@ -5,7 +5,6 @@
 #include <numeric>
 #include <set>
 
-#include "ops/fused.h"
 #include "ops/parameters.h"
 #include "primal/primal.h"
 #include "run/streamed_weights.h"
@@ -110,7 +109,7 @@ int64_t primal_scratch(const Walk& w, const RunForm& form, const Op& op) {
 }
 /// True where the maps of this form run as the kernels of fused.h and attention_fused.h.
 bool fused_maps(const RunShapes& r, const RunForm& form) {
-  return form.products != Products::full && fused::serves(r.device);
+  return form.products != Products::full && r.kernels;
 }
 
 /// The same of the tangent maps.

@@ -5,6 +5,7 @@
 
 namespace hesper {
 
+std::optional<int> gpu_count() { return std::nullopt; }
 DeviceMemory device_memory(at::Device device) {
   throw std::logic_error("[memory] this build has no CUDA, so none of " + device.str());
 }

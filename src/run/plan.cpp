@@ -6,6 +6,7 @@
 
 #include <stdexcept>
 
+#include "ops/fused.h"
 #include "run/memory.h"
 
 namespace hesper {
@@ -92,6 +93,7 @@ PlanRequest plan_request(const Program& program, const Model& model, const Selec
   r.tokens = windows.ids.size(1);
   r.counted = windows.labels.slice(1, 1).ge(0).sum().item<int64_t>();
   r.device = options.device;
+  r.kernels = options.absent || fused::serves(options.device);
   r.batch = options.batch;
   r.precision = options.precision;
   r.products = options.products;

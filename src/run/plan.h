@@ -17,6 +17,7 @@ std::string to_string(Pass pass);
 struct EngineOptions {
   at::Device device = at::kCPU;
   std::vector<at::Device> others{};       // the blocks are dealt to `device` and these, in order
+  bool absent = false;                    // they are not on this machine: a plan for Hopper GPUs
   at::ScalarType precision = at::kFloat;  // tangents
   Products products = Products::full;     // how fp32 tangents are multiplied; the others on a GPU only
   std::optional<double> accepted_error;   // precision and products stand for it until it is tried (precision_choice.h)

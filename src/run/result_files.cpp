@@ -10,7 +10,7 @@
 #include <stdexcept>
 
 #include "files/atomic_file.h"
-#include "text/sha256.h"
+#include "files/digest.h"
 
 namespace hesper {
 

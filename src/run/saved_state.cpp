@@ -11,7 +11,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "files/mapped_file.h"
-#include "text/sha256.h"
+#include "files/digest.h"
 
 namespace hesper {
 namespace {

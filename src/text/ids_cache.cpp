@@ -8,7 +8,7 @@
 
 #include "files/read_file.h"
 #include "text/npy.h"
-#include "text/sha256.h"
+#include "files/digest.h"
 
 namespace hesper {
 namespace {

@@ -10,7 +10,7 @@
 #include <stdexcept>
 
 #include "text/npy.h"
-#include "text/sha256.h"
+#include "files/digest.h"
 
 namespace hesper {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "hub/blob_hash.h"
 #include "temporary_folder.h"
-#include "text/sha256.h"
+#include "files/digest.h"
 
 namespace hesper::test {
 namespace {

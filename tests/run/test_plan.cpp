@@ -7,13 +7,10 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
-#include <map>
 #include <thread>
 
-#include "checkpoint/safetensors.h"
 #include "cli/tool.h"
-#include "model/config.h"
-#include "model/tensor_names.h"
+#include "run/random_models.h"
 
 namespace hesper {
 namespace {
@@ -48,18 +45,6 @@ Measured measure_run(const fs::path& folder, const Words& words) {
   EXPECT_EQ(outcome.code, 0) << fmt::format("{}\n{}", fmt::join(all, " "), outcome.err);
   if (outcome.code == 0) m.plan = last_event(outcome, "plan"), m.result = last_event(outcome, "result");
   return m;
-}
-
-fs::path random_model(const TemporaryFolder& folder, const nlohmann::json& config, at::ScalarType dtype = at::kFloat) {
-  const fs::path model = folder / "model";
-  fs::create_directory(model);
-  std::ofstream(model / "config.json") << config;
-  at::manual_seed(3);
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const ParameterSpec& spec : parameter_table(parse_config(config, "config.json")))
-    tensors.emplace_back(spec.name, (at::randn(spec.shape) * 0.05).to(dtype));
-  write_safetensors((model / "model.safetensors").string(), tensors, {});
-  return model;
 }
 
 class PlannedMemory : public testing::Test {
@@ -102,21 +87,6 @@ class PlannedMemory : public testing::Test {
   const TemporaryFolder folder;
 };
 
-const nlohmann::json kOpt = {{"model_type", "opt"},
-                             {"vocab_size", 2000},
-                             {"hidden_size", 192},
-                             {"word_embed_proj_dim", 192},
-                             {"ffn_dim", 768},
-                             {"num_hidden_layers", 6},
-                             {"num_attention_heads", 6},
-                             {"max_position_embeddings", 512},
-                             {"activation_function", "relu"},
-                             {"do_layer_norm_before", true}};
-const nlohmann::json kLlama = {
-    {"model_type", "llama"},  {"vocab_size", 2000},       {"hidden_size", 192},       {"intermediate_size", 512},
-    {"num_hidden_layers", 6}, {"num_attention_heads", 6}, {"num_key_value_heads", 2}, {"max_position_embeddings", 512},
-    {"hidden_act", "silu"},   {"rms_norm_eps", 1e-5},     {"rope_theta", 10000.0},    {"tie_word_embeddings", false}};
-
 TEST_F(PlannedMemory, RandomOpt) { expect_matrix(random_model(folder, kOpt)); }
 TEST_F(PlannedMemory, RandomLlama) { expect_matrix(random_model(folder, kLlama)); }
 
@@ -138,33 +108,19 @@ class StreamedWeights : public PlannedMemory {
  protected:
   void SetUp() override {
     PlannedMemory::SetUp();
-    model = random_model(folder, config(), at::kHalf);
-  }
-  static nlohmann::json config() {
-    nlohmann::json out = kLlama;
-    out["hidden_size"] = 640, out["intermediate_size"] = 1920, out["num_hidden_layers"] = 8;
-    out["num_attention_heads"] = 10;
-    return out;
-  }
-  /// The bytes of every .pt and .csv of the results, by name.
-  std::map<std::string, std::string> results() const {
-    std::map<std::string, std::string> out;
-    for (const auto& entry : fs::recursive_directory_iterator(folder / "out"))
-      if (entry.path().extension() == ".pt" || entry.path().extension() == ".csv")
-        out[entry.path().filename()] = read_bytes(entry.path());
-    return out;
+    model = random_model(folder, wide_llama(), at::kHalf);
   }
   /// share: of the memory of the run without a limit, too little for its weights in fp32.
   void expect_streamed(const Words& command, double share = 0.5) {
     const Words run = command + Words{"--b", "2", "--seqlen", "64", "--primal-precision", "fp32"};
     const nlohmann::json kept = expect_planned(model, run);
-    const auto exact = results();
+    const auto exact = numbers_of(folder / "out");
     const std::string limit = fmt::format("{:.0f}", kept["memory"].get<double>() * share);
     const nlohmann::json streamed = expect_planned(model, run + Words{"--memory-limit", limit});
     EXPECT_EQ(kept["streamed"], false) << command[0];
     EXPECT_EQ(streamed["streamed"], true) << command[0];
     EXPECT_FALSE(exact.empty());
-    EXPECT_EQ(results(), exact) << fmt::format("{}", fmt::join(command, " "));
+    EXPECT_EQ(numbers_of(folder / "out"), exact) << fmt::format("{}", fmt::join(command, " "));
   }
   const Words block{"--layer", "self_attn.q_proj", "--block", "6"};
   fs::path model;
@@ -187,7 +143,7 @@ TEST_F(StreamedWeights, Sweep) { expect_streamed(Words{"sweep", "--t", "8", "--d
 // The forms stream; the moved weights of the actual losses are then what takes most.
 TEST_F(StreamedWeights, Quadratic) {
   const TemporaryFolder elsewhere;
-  const fs::path other = random_model(elsewhere, config(), at::kFloat);
+  const fs::path other = random_model(elsewhere, wide_llama(), at::kFloat);
   expect_streamed({"quadratic", "--against", other.string(), "--group", "block", "--actual", "line"}, 0.97);
 }
 // On a CPU there is nothing to stream: weights stay as they are stored, and one is raised at a time. Many windows, so

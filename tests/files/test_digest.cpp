@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "text/sha256.h"
+#include "files/digest.h"
 
 namespace hesper {
 namespace {
@@ -16,6 +16,13 @@ TEST(Sha256, fips_vectors) {
   EXPECT_EQ(digest("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
             "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
   EXPECT_EQ(digest(std::string(1'000'000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(Sha1, fips_vector) {
+  Sha1 digest;
+  const std::string text = "abc";
+  digest.update(std::as_bytes(std::span(text)));
+  EXPECT_EQ(digest.hex(), "a9993e364706816aba3e25717850c26c9cd0d89d");
 }
 
 TEST(Sha256, parts_of_any_length_give_the_same_digest) {
