@@ -12,7 +12,7 @@ AttentionShape attention_shape(const ModelConfig& c, int64_t block) {
   return shape;
 }
 
-Program build_program(const ModelConfig& config, int64_t seqlen, at::ArrayRef<at::Device> devices) {
+Program build_program(const ModelConfig& config, int64_t seqlen, at::ArrayRef<at::Device> devices, bool absent) {
   std::vector<std::string> names;
   std::vector<int64_t> sizes;
   for (const ParameterSpec& spec : parameter_table(config)) {
@@ -40,7 +40,7 @@ Program build_program(const ModelConfig& config, int64_t seqlen, at::ArrayRef<at
       write_llama4(program, config, seqlen);
       break;
   }
-  program.place(devices, sizes);
+  program.place(devices, sizes, absent);
   return program;
 }
 

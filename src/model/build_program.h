@@ -6,9 +6,10 @@
 namespace hesper {
 
 /// The program of `config` for windows of `seqlen` tokens (rotary tables have that many rows). Parameter numbers follow
-/// parameter_table(config). devices: those that will run it, a part of the blocks each.
+/// parameter_table(config). devices: those that will run it, a part of the blocks each; absent: for a plan, nothing is
+/// sent to them.
 Program build_program(const ModelConfig& config, int64_t seqlen,
-                      at::ArrayRef<at::Device> devices = at::Device(at::kCPU));
+                      at::ArrayRef<at::Device> devices = at::Device(at::kCPU), bool absent = false);
 
 void write_opt(Program& program, const ModelConfig& config);
 void write_gpt2(Program& program, const ModelConfig& config);

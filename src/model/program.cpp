@@ -75,7 +75,7 @@ void Program::head(int x, const std::string& table, double softcap) {
   cut_segments();
 }
 
-void Program::place(at::ArrayRef<at::Device> devices, const std::vector<int64_t>& sizes) {
+void Program::place(at::ArrayRef<at::Device> devices, const std::vector<int64_t>& sizes, bool absent) {
   std::vector<double> size(segments_.size());
   for (size_t s = 0; s < segments_.size(); ++s)
     for (int i = segments_[s].begin; i < segments_[s].end; ++i)
@@ -92,7 +92,8 @@ void Program::place(at::ArrayRef<at::Device> devices, const std::vector<int64_t>
       device =
           last ? devices.size() - 1 : std::min(devices.size() - 1, static_cast<size_t>((before + size[s] / 2) / each));
     segments_[s].device = devices[device];
-    for (int i = segments_[s].begin; i < segments_[s].end; ++i) ops_[i]->place(segments_[s].device);
+    for (int i = segments_[s].begin; i < segments_[s].end; ++i)
+      absent ? ops_[i]->Op::place(devices[device]) : ops_[i]->place(devices[device]);
     before += size[s];
   }
 }

@@ -59,7 +59,7 @@ class Program {
   /// Deals the segments to devices, in their order: each is given parameters of about the same number of entries
   /// (sizes: by parameter). A token-local segment stays with the attention that follows it, an embedding with the first
   /// device, the head with the last. Of a closed program.
-  void place(at::ArrayRef<at::Device> devices, const std::vector<int64_t>& sizes);
+  void place(at::ArrayRef<at::Device> devices, const std::vector<int64_t>& sizes, bool absent);
 
   const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
   const CrossEntropyHead& cross_entropy() const { return *head_; }

@@ -1,8 +1,15 @@
 #include "ops/parameters.h"
 
+#include <unordered_set>
+
 #include "ops/weight_stream.h"
 
 namespace hesper {
+namespace {
+
+constexpr int64_t on_the_way = int64_t{128} << 20;  // bytes to a GPU at a time, besides those in use
+
+}  // namespace
 
 Parameters::Parameters(Tensors stored, at::ScalarType working, at::Device device, Products products)
     : Parameters(stored, working, device, std::vector<at::Device>(stored.size(), device), products) {}
@@ -14,8 +21,20 @@ Parameters::Parameters(Tensors stored, at::ScalarType working, at::Device device
       device_(device),
       devices_(std::move(devices)),
       products_(products) {
-  kept_.reserve(stored_.size());
-  for (size_t p = 0; p < stored_.size(); ++p) kept_.push_back(stored_[p].to(devices_[p], working));
+  kept_.resize(stored_.size());
+  for (const at::Device there : std::unordered_set<at::Device>(devices_.begin(), devices_.end())) {
+    std::vector<int> sent;  // by a stream, which takes them as they are stored: the device converts them
+    for (int p = 0; p < count(); ++p) {
+      if (devices_[p] != there) continue;
+      if (stored_[p].device().is_cpu() && !there.is_cpu())
+        sent.push_back(p);
+      else
+        kept_[p] = stored_[p].to(there, working);
+    }
+    if (sent.empty()) continue;
+    WeightStream stream(stored_, sent, there, on_the_way);
+    for (int p : sent) kept_[p] = stream.fetch(p).to(working);
+  }
 }
 
 Parameters Parameters::streamed(Tensors stored, at::ScalarType working, at::Device device, Products products,

@@ -18,8 +18,11 @@ std::vector<UnitSums> unit_sums(const Model& model, const ResolvedSelection& sel
     const SelectedPart& part = selection.selection.parts()[i];
     const at::Tensor all = model.weights.values[part.parameter].flatten();
     out.emplace_back(selection.tensors[i], part,
-                     (part.whole ? all : all.index_select(0, part.flat)).to(at::kDouble, false, true), model.config(),
-                     group_size);
+                     (part.whole      ? all
+                      : all.is_meta() ? all.narrow(0, 0, part.size)  // a shape alone
+                                      : all.index_select(0, part.flat))
+                         .to(at::kDouble, false, true),
+                     model.config(), group_size);
   }
   return out;
 }
@@ -126,9 +129,12 @@ GroupPlan plan_groups(const Program& program, const Model& model, const Resolved
 
 Plan plan_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                const Windows& windows, const DiagOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
-  return plan_groups(program, model, selection, probe_groups(selection, options.scope != ProbeScope::layer, program),
-                     sums, windows, options);
+  const int64_t tokens = windows.ids.size(1);
+  // The groups stay on the host: a plan sends nothing to its devices.
+  const Program program = build_program(model.config(), tokens, options.devices(), options.absent),
+                host = build_program(model.config(), tokens);
+  return plan_groups(program, model, selection, probe_groups(selection, options.scope != ProbeScope::layer, host), sums,
+                     windows, options);
 }
 
 }  // namespace hesper

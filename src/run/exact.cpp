@@ -29,8 +29,8 @@ struct Job {
       : model(model),
         windows(windows),
         options(options),
-        program(build_program(model.config(), windows.ids.size(1), options.devices())),
-        selection(selection.to(program.parameter_devices())) {}
+        program(build_program(model.config(), windows.ids.size(1), options.devices(), options.absent)),
+        selection(options.absent ? selection : selection.to(program.parameter_devices())) {}
 
   int64_t b() const { return windows.ids.size(0); }
   Tokens tokens(int64_t first, int64_t count) const {

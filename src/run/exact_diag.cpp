@@ -198,13 +198,13 @@ double measure_precision(const Job& job, const ResolvedSelection& tensor, const 
 
 Plan plan_exact_diag(const Model& model, const ResolvedSelection& selection, const std::vector<UnitSums>& sums,
                      const Windows& windows, const DiagOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices(), options.absent);
   return plan_units({model, selection, windows, options, program}, sums);
 }
 
 std::vector<ExactCost> exact_costs(const Model& model, const ResolvedSelection& selection, const Windows& windows,
                                    const DiagOptions& options) {
-  const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
+  const Program program = build_program(model.config(), windows.ids.size(1), options.devices(), options.absent);
   std::vector<ExactCost> out;
   for (const ResolvedSelection& one : split_by_tensor(selection)) {
     const Job job{model, one, windows, options, program};

@@ -33,11 +33,33 @@ Selection some_of(const Selection& all, const Model& model) {
   return out;
 }
 
-/// Settles both forms; false where one of them does not fit.
-bool fit_trials(PlanRequest r, const Selection& some, RunForm& wide, RunForm& low) {
+struct Trials {
+  RunForm wide, low;  // products in fp64; forms in fp32, by any kind of product
+  int64_t at_once;    // directions of a product in low's form
+};
+
+/// Nothing where one of them does not fit.
+std::optional<Trials> fit_trials(PlanRequest r, const Selection& some) {
   r.selection = &some;
   r.windows = 1;
-  return fit_form(r, wide, r.memory_limit) && fit_form(r, low, r.memory_limit);
+  Trials t{{Pass::two_pass, check_directions, true, 1, at::kDouble, at::kDouble},
+           {Pass::gram, some.size(), false, 1, at::kFloat, at::kDouble},
+           some.size()};
+  if (!fit_form(r, t.wide, r.memory_limit) || !fit_form(r, t.low, r.memory_limit)) return std::nullopt;
+  const auto fits = [&](RunForm form) {
+    const std::vector<TangentPrecision>& all = tangent_precisions(r.device);
+    return std::all_of(all.begin(), all.end(), [&](const TangentPrecision& p) {
+      form.products = p.products;
+      return p.working == at::kDouble || forecast_memory(r, form).total() <= r.memory_limit;
+    });
+  };
+  RunForm two_pass = t.low;
+  two_pass.pass = Pass::two_pass, two_pass.recompute = true;
+  for (; !fits(two_pass); two_pass.directions = t.at_once) {
+    if (t.at_once == 1) return std::nullopt;
+    t.at_once = (t.at_once + 1) / 2;
+  }
+  return fits(t.low) ? std::optional(t) : std::nullopt;
 }
 
 }  // namespace
@@ -64,15 +86,15 @@ std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& 
   const Program program = build_program(model.config(), windows.ids.size(1), options.devices());
   const Selection some = some_of(selection, model), there = some.to(program.parameter_devices());
   const PlanRequest request = plan_request(program, model, selection, windows, options);
-  RunForm wide{Pass::two_pass, check_directions, true, 1, at::kDouble, at::kDouble};
-  RunForm low{Pass::gram, some.size(), false, 1, at::kFloat, at::kDouble};
-  if (!fit_trials(request, some, wide, low)) return {};
+  const std::optional<Trials> fitting = fit_trials(request, some);
+  if (!fitting) return {};
+  const auto& [wide, low, at_once] = *fitting;
   const Tokens tokens = make_tokens(windows.ids.narrow(0, 0, 1), windows.labels.narrow(0, 0, 1), device);
 
-  const auto products = [&](const TangentPass& pass, at::ScalarType working, int64_t at_once) {
+  const auto products = [&](const TangentPass& pass, at::ScalarType working, int64_t chunk) {
     Tensors rows;
-    for (int64_t i = 0; i < there.size(); i += at_once)
-      rows.push_back(pass.product(Directions::units(there, i, std::min(i + at_once, there.size()), working), 0,
+    for (int64_t i = 0; i < there.size(); i += chunk)
+      rows.push_back(pass.product(Directions::units(there, i, std::min(i + chunk, there.size()), working), 0,
                                   Curvature::hessian, true)
                          .cpu());
     return at::cat(rows);
@@ -94,7 +116,7 @@ std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& 
     const TangentPass pass(program, parameters, there, tape);
     const auto forms = pass.second_order(Directions::units(there, 0, there.size(), precision.working), 0);
     for (const Tensor& h :
-         {products(pass, precision.working, there.size()), (forms.gauss_newton + forms.residual).cpu()})
+         {products(pass, precision.working, at_once), (forms.gauss_newton + forms.residual).cpu()})
       trials.back().error =
           std::max(trials.back().error, (h - exact).norm().item<double>() / exact.norm().item<double>());
     if (kMargin * trials.back().error <= accepted) break;

@@ -46,11 +46,29 @@ TEST_F(PlanTool, OfRanks) {
   expect_refusal(tool("plan", {"--for", "diag", "--method", "krylov", "--ranks", "2"}), 2, "krylov is for one process");
 }
 
+// Of GPUs that are elsewhere: what it takes there, and no time but a given one.
+TEST_F(PlanTool, OfAbsentGpus) {
+  const Words there{"--device", "cuda:100", "--precision", "bf16x3"}, room{"--memory-limit", "80GiB"};
+  expect_refusal(tool("plan", there), 2, "--device cuda:100: not on this machine, so its plan needs --memory-limit");
+  expect_refusal(tool("plan", there + room + Words{"--pilot"}), 2, "--pilot: --device cuda:100 is not on this machine");
+  expect_refusal(tool("exact", there + room), 2, "--device cuda:100");
+  const auto plan = last_event(tool("plan", there + room + Words{"--json"}), "plan");
+  EXPECT_GT(plan["memory"]["total"].get<int64_t>(), int64_t{256} << 20);  // a GPU's library
+  EXPECT_EQ(plan["memory_limit"], int64_t{80} << 30);
+  EXPECT_TRUE(plan["seconds"].is_null());
+  const Words timed{"--json", "--time-per-product", "0.5", "--for", "diag", "--probes", "6"};
+  EXPECT_EQ(last_event(tool("plan", there + room + timed), "plan")["seconds"].get<double>(),
+            3 * static_cast<double>(golden.ids.size(0)));
+  const Outcome two = tool("plan", Words{"--device", "cuda:100,cuda:101", "--precision", "bf16x3"} + room);
+  EXPECT_NE(two.out.find("cuda:101"), std::string::npos) << two.out << two.err;
+  EXPECT_NE(two.out.find("unknown: the GPU is not here"), std::string::npos) << two.out;
+}
+
 // A config.json alone plans what the model itself does.
 TEST_F(PlanTool, OfAShape) {
   std::filesystem::create_directory(folder / "shape");
   std::filesystem::copy_file(golden.folder + "/config.json", folder / "shape" / "config.json");
-  for (const Words& of : {Words{"--t", "4"}, Words{"--for", "diag", "--probes", "5"}}) {
+  for (const Words& of : {Words{"--t", "4"}, Words{"--for", "diag", "--probes", "5", "--rows", "0:2"}}) {
     const Words words = of + Words{"--memory-limit", "4GiB", "--time-per-product", "0.5", "--ranks", "2", "--json"};
     auto model = last_event(tool("plan", words), "plan");
     const Outcome outcome = run_tool(folder.path, Words{"plan", "--model", "shape", "--token-ids", "ids.npy"} + words);

@@ -107,7 +107,7 @@ inline Toy make_toy(const ToyShape& c, at::ArrayRef<at::Device> devices = at::De
   p.head(x, c.tied ? "embed" : "lm_head");
   std::vector<int64_t> sizes;
   for (const Tensor& value : toy.values) sizes.push_back(value.numel());
-  p.place(devices, sizes);
+  p.place(devices, sizes, false);
 
   const Tensor ids = at::randint(c.vocab, {c.windows, c.tokens}, at::kLong);
   Tensor labels = ids.clone();
