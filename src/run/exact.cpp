@@ -42,7 +42,16 @@ Plan plan_of(const Job& job) {
   PlanRequest r = plan_request(job.program, job.model, job.selection, job.windows, job.options);
   r.pass = job.options.pass;
   r.matrices = static_cast<int>(job.options.curvatures.size()) * (job.options.full_errors ? 2 : 1);
-  return make_plan(r);
+  Plan plan = make_plan(r);
+  // Streamed weights come once for all directions of a product: in the fp64 repeat as many as fit.
+  const int64_t columns = precision_columns(job.selection.size());
+  for (RunForm more = plan.check_form; plan.measure_precision && more.streamed && more.directions < columns;) {
+    more.directions = std::min(2 * more.directions, columns);
+    const Memory memory = forecast_memory(r, more);
+    if (memory.total() > plan.limit) break;
+    plan.check_form = more, plan.check = memory;
+  }
+  return plan;
 }
 
 Tensor selected_weights(const Model& model, const Selection& selection) {
@@ -78,8 +87,8 @@ Tensor repeat_in_double(const Job& job, const Tensor& columns, const Plan& plan)
   release_free_memory();
   const TangentPass pass(job.program, parameters, job.selection, tape);
   Tensors rows;
-  for (int64_t i = 0; i < columns.numel(); i += check_directions) {
-    const Tensor some = columns.slice(0, i, std::min(i + check_directions, columns.numel()));
+  for (int64_t i = 0; i < columns.numel(); i += form.directions) {
+    const Tensor some = columns.slice(0, i, std::min(i + form.directions, columns.numel()));
     const Tensor v = at::zeros({some.numel(), job.selection.size()}, at::kDouble).scatter_(1, some.unsqueeze(1), 1);
     const Directions directions = Directions::dense(job.selection, v, at::kDouble);
     rows.push_back(pass.product(directions, 0, job.options.curvatures[0], form.recompute).cpu());

@@ -34,18 +34,21 @@ Selection some_of(const Selection& all, const Model& model) {
 }
 
 struct Trials {
-  RunForm wide, low;  // products in fp64; forms in fp32, by any kind of product
-  int64_t at_once;    // directions of a product in low's form
+  RunForm wide, low;  // fp64: by forms, or where they do not fit by products; fp32: by forms
+  int64_t at_once;    // directions of the one product in low's form
 };
 
 /// Nothing where one of them does not fit.
 std::optional<Trials> fit_trials(PlanRequest r, const Selection& some) {
   r.selection = &some;
   r.windows = 1;
-  Trials t{{Pass::two_pass, check_directions, true, 1, at::kDouble, at::kDouble},
-           {Pass::gram, some.size(), false, 1, at::kFloat, at::kDouble},
-           some.size()};
-  if (!fit_form(r, t.wide, r.memory_limit) || !fit_form(r, t.low, r.memory_limit)) return std::nullopt;
+  const int64_t n = some.size();
+  Trials t{{Pass::gram, n, false, 1, at::kDouble, at::kDouble}, {Pass::gram, n, false, 1, at::kFloat, at::kDouble}, n};
+  if (!fit_form(r, t.wide, r.memory_limit)) {
+    t.wide = {Pass::two_pass, check_directions, true, 1, at::kDouble, at::kDouble};
+    if (!fit_form(r, t.wide, r.memory_limit)) return std::nullopt;
+  }
+  if (!fit_form(r, t.low, r.memory_limit)) return std::nullopt;
   const auto fits = [&](RunForm form) {
     const std::vector<TangentPrecision>& all = tangent_precisions(r.device);
     return std::all_of(all.begin(), all.end(), [&](const TangentPrecision& p) {
@@ -53,13 +56,30 @@ std::optional<Trials> fit_trials(PlanRequest r, const Selection& some) {
       return p.working == at::kDouble || forecast_memory(r, form).total() <= r.memory_limit;
     });
   };
-  RunForm two_pass = t.low;
-  two_pass.pass = Pass::two_pass, two_pass.recompute = true;
-  for (; !fits(two_pass); two_pass.directions = t.at_once) {
+  RunForm product = t.low;
+  product.pass = Pass::two_pass, product.recompute = true;
+  for (; !fits(product); product.directions = t.at_once) {
     if (t.at_once == 1) return std::nullopt;
     t.at_once = (t.at_once + 1) / 2;
   }
   return fits(t.low) ? std::optional(t) : std::nullopt;
+}
+
+Tensor product(const TangentPass& pass, const Selection& some, int64_t begin, int64_t end, at::ScalarType working) {
+  return pass.product(Directions::units(some, begin, end, working), 0, Curvature::hessian, true).cpu();
+}
+
+Tensor forms(const TangentPass& pass, const Selection& some, at::ScalarType working) {
+  const TangentPass::Forms f = pass.second_order(Directions::units(some, 0, some.size(), working), 0);
+  return (f.gauss_newton + f.residual).cpu();
+}
+
+Tensor in_double(const TangentPass& pass, const Selection& some, const RunForm& form) {
+  if (form.pass == Pass::gram) return forms(pass, some, at::kDouble);
+  Tensors rows;
+  for (int64_t i = 0; i < some.size(); i += form.directions)
+    rows.push_back(product(pass, some, i, std::min(i + form.directions, some.size()), at::kDouble));
+  return at::cat(rows);
 }
 
 }  // namespace
@@ -91,19 +111,11 @@ std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& 
   const auto& [wide, low, at_once] = *fitting;
   const Tokens tokens = make_tokens(windows.ids.narrow(0, 0, 1), windows.labels.narrow(0, 0, 1), device);
 
-  const auto products = [&](const TangentPass& pass, at::ScalarType working, int64_t chunk) {
-    Tensors rows;
-    for (int64_t i = 0; i < there.size(); i += chunk)
-      rows.push_back(pass.product(Directions::units(there, i, std::min(i + chunk, there.size()), working), 0,
-                                  Curvature::hessian, true)
-                         .cpu());
-    return at::cat(rows);
-  };
   Tensor exact;
   {
     const Parameters parameters = make_parameters(model, program, device, wide);
     const Tape tape = run_primal(program, parameters, there, tokens, at::kDouble, nullptr, wide.spilled);
-    exact = products(TangentPass(program, parameters, there, tape), at::kDouble, check_directions);
+    exact = in_double(TangentPass(program, parameters, there, tape), there, wide);
   }
   // All but the last work in fp32, over one tape.
   const Parameters once = make_parameters(model, program, device, low);
@@ -114,11 +126,10 @@ std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& 
     if (precision.working == at::kDouble) break;
     const Parameters parameters = once.with(precision.products);
     const TangentPass pass(program, parameters, there, tape);
-    const auto forms = pass.second_order(Directions::units(there, 0, there.size(), precision.working), 0);
-    for (const Tensor& h :
-         {products(pass, precision.working, at_once), (forms.gauss_newton + forms.residual).cpu()})
-      trials.back().error =
-          std::max(trials.back().error, (h - exact).norm().item<double>() / exact.norm().item<double>());
+    for (const Tensor& h : {product(pass, there, 0, at_once, precision.working), forms(pass, there, precision.working)}) {
+      const Tensor same = exact.narrow(0, 0, h.size(0));
+      trials.back().error = std::max(trials.back().error, (h - same).norm().item<double>() / same.norm().item<double>());
+    }
     if (kMargin * trials.back().error <= accepted) break;
   }
   release_free_memory();
