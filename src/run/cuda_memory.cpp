@@ -48,7 +48,9 @@ void limit_device_memory(at::Device device, int64_t bytes) {
   const On on(device);
   size_t free = 0, total = 0;
   C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
-  const double fraction = static_cast<double>(bytes) / static_cast<double>(total);
+  // Room for what a run moves there before its plan refuses a limit, with both numbers.
+  const int64_t least = int64_t{64} << 20;
+  const double fraction = static_cast<double>(std::max(bytes, least)) / static_cast<double>(total);
   c10::cuda::CUDACachingAllocator::setMemoryFraction(std::min(1.0, fraction), on.index());
 }
 

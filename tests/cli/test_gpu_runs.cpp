@@ -60,7 +60,7 @@ class GpuRoom : public GpuRuns {
   /// From the least that a run says it needs, where its tape lies on the host, up to where the tape stays on the GPU.
   void expect_same_bits(const Words& command) {
     const InLess in_less(*this, command);
-    const Outcome refused = run(command_in(command, {"--memory-limit", "64MiB"}));
+    const Outcome refused = run(command_in(command, {"--memory-limit", "1MiB"}));
     const size_t at = refused.err.find(" needs ");
     ASSERT_NE(at, std::string::npos) << refused.out << refused.err;
     const double least = std::stod(refused.err.substr(at + 7)) + 1;
