@@ -165,8 +165,8 @@ void run_info(bool as_json) {
     console.result(fmt::format("{:<12}{}", head, text));
   };
   const std::optional<int> gpus = gpu_count();
-  const std::string cuda = gpus ? fmt::format("{} device{}", *gpus, *gpus == 1 ? "" : "s")
-                                : "not in this build (`make cuda` builds it)";
+  const std::string cuda =
+      gpus ? fmt::format("{} device{}", *gpus, *gpus == 1 ? "" : "s") : "not in this build (`make cuda` builds it)";
   const std::string compiler =
 #ifdef __clang__
       "clang " __clang_version__;

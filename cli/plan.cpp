@@ -220,9 +220,9 @@ void run_plan(const PlanFlags& flags) {
                               run.products * static_cast<double>(windows.ids.size(0))));
   row("time", time.seconds ? fmt::format("{} {}", say_seconds(*time.seconds), time.by) : time.by);
   if (flags.ranks > 1) {
-    row("ranks", fmt::format("{}: at most {} of {} batches of windows each, so {:.3g} of the work{}", flags.ranks, most,
-                             batches, share,
-                             time.seconds ? " and of that time: " + say_seconds(share * *time.seconds) : ""));
+    row("ranks",
+        fmt::format("{}: at most {} of {} batches of windows each, so {:.3g} of the work{}", flags.ranks, most, batches,
+                    share, time.seconds ? " and of that time: " + say_seconds(share * *time.seconds) : ""));
     row("", fmt::format("each takes the memory above ({} where all are on one host) and hands over its sums at the end",
                         say_bytes(flags.ranks * plan.peak())));
   }

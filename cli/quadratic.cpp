@@ -7,6 +7,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "commands.h"
+#include "files/digest.h"
 #include "flags.h"
 #include "hub.h"
 #include "interrupt.h"
@@ -16,7 +17,6 @@
 #include "run/rank_files.h"
 #include "run/result_files.h"
 #include "snapshots.h"
-#include "files/digest.h"
 #include "values.h"
 
 namespace hesper::cli {

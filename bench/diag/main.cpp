@@ -12,8 +12,8 @@
 
 #include "../hvp/machine.h"
 #include "files/atomic_file.h"
-#include "measure.h"
 #include "files/digest.h"
+#include "measure.h"
 
 namespace hesper::bench {
 namespace {

@@ -7,11 +7,11 @@
 #include <limits>
 
 #include "checkpoint/safetensors.h"
+#include "files/digest.h"
 #include "model/build_program.h"
 #include "run/clock.h"
 #include "run/result_files.h"
 #include "text/corpus.h"
-#include "files/digest.h"
 #include "text/tokenizer.h"
 
 namespace hesper::bench {

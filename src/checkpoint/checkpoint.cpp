@@ -15,10 +15,10 @@
 #include "checkpoint/gguf_names.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/torch_file.h"
+#include "files/digest.h"
 #include "files/gguf.h"
 #include "files/printable.h"
 #include "files/read_file.h"
-#include "files/digest.h"
 
 namespace hesper {
 namespace {

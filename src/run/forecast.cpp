@@ -108,9 +108,7 @@ int64_t primal_scratch(const Walk& w, const RunForm& form, const Op& op) {
                            : op.device_scratch_bytes(r.tokens, form.batch, e, false);
 }
 /// True where the maps of this form run as the kernels of fused.h and attention_fused.h.
-bool fused_maps(const RunShapes& r, const RunForm& form) {
-  return form.products != Products::full && r.kernels;
-}
+bool fused_maps(const RunShapes& r, const RunForm& form) { return form.products != Products::full && r.kernels; }
 
 /// The same of the tangent maps.
 int64_t tangent_scratch(const Walk& w, const RunForm& form, const Op& op) {

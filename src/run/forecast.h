@@ -31,7 +31,7 @@ struct RunShapes {
   int64_t carried = 0;                                 // n where it is not that of the selection (probes of one layer)
   int64_t beside = 0;                                  // bytes that the caller keeps (on a GPU: there)
   at::Device device = at::kCPU;
-  bool kernels = false;                                // the kernels of fused.h and attention_fused.h run there
+  bool kernels = false;  // the kernels of fused.h and attention_fused.h run there
 };
 
 /// How it is to be run.

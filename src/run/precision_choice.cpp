@@ -126,9 +126,11 @@ std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& 
     if (precision.working == at::kDouble) break;
     const Parameters parameters = once.with(precision.products);
     const TangentPass pass(program, parameters, there, tape);
-    for (const Tensor& h : {product(pass, there, 0, at_once, precision.working), forms(pass, there, precision.working)}) {
+    for (const Tensor& h :
+         {product(pass, there, 0, at_once, precision.working), forms(pass, there, precision.working)}) {
       const Tensor same = exact.narrow(0, 0, h.size(0));
-      trials.back().error = std::max(trials.back().error, (h - same).norm().item<double>() / same.norm().item<double>());
+      trials.back().error =
+          std::max(trials.back().error, (h - same).norm().item<double>() / same.norm().item<double>());
     }
     if (kMargin * trials.back().error <= accepted) break;
   }

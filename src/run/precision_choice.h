@@ -23,10 +23,9 @@ struct PrecisionTrial {
   double error = 0;  // 0 for fp64, which is what the others are measured against
 };
 /// error(A, B) = |A - B|_F / |B|_F over 16 weights spread over the selection, their 16 x 16 block of the first window's
-/// Hessian by a product (as many of its rows as one takes at once) and by the Gram pass (the larger of both), B in fp64.
-/// The last trial is the choice: the first
-/// whose error is at most a quarter of `accepted` (a run meets more than the trial sees), or fp64. Empty where the
-/// trial would not fit options.memory_limit.
+/// Hessian by a product (as many of its rows as one takes at once) and by the Gram pass (the larger of both), B in
+/// fp64. The last trial is the choice: the first whose error is at most a quarter of `accepted` (a run meets more than
+/// the trial sees), or fp64. Empty where the trial would not fit options.memory_limit.
 std::vector<PrecisionTrial> try_precisions(const Model& model, const Selection& selection, const Windows& windows,
                                            const EngineOptions& options, double accepted);
 

@@ -10,8 +10,8 @@
 #include <stdexcept>
 
 #include "checkpoint/safetensors.h"
-#include "files/mapped_file.h"
 #include "files/digest.h"
+#include "files/mapped_file.h"
 
 namespace hesper {
 namespace {

@@ -6,9 +6,9 @@
 #include <span>
 #include <stdexcept>
 
+#include "files/digest.h"
 #include "files/read_file.h"
 #include "text/npy.h"
-#include "files/digest.h"
 
 namespace hesper {
 namespace {

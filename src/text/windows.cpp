@@ -9,8 +9,8 @@
 #include <set>
 #include <stdexcept>
 
-#include "text/npy.h"
 #include "files/digest.h"
+#include "text/npy.h"
 
 namespace hesper {
 namespace {

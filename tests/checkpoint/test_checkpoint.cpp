@@ -9,9 +9,9 @@
 #include <stdexcept>
 
 #include "checkpoint/safetensors.h"
+#include "files/digest.h"
 #include "files/read_file.h"
 #include "temporary_folder.h"
-#include "files/digest.h"
 
 namespace hesper {
 namespace {

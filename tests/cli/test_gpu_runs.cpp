@@ -1,5 +1,5 @@
-// Whole runs on GPUs: weights streamed, the tape on the host, a model on two GPUs, a rank a GPU. What one GPU gives that
-// holds everything is the reference: the same bits, for ranks the same to the rounding of fp64 sums in two orders.
+// Whole runs on GPUs: weights streamed, the tape on the host, a model on two GPUs, a rank a GPU. What one GPU gives
+// that holds everything is the reference: the same bits, for ranks the same to the rounding of fp64 sums in two orders.
 #include <fmt/ranges.h>
 
 #include "gpu.h"
@@ -23,9 +23,8 @@ class GpuRoom : public GpuRuns {
     write_npy(folder / "many.npy", at::randint(4, 2000, {2048}, at::kInt));
   }
   Words command_in(const Words& command, const Words& more) const {
-    return command +
-           Words{"--model",  model.string(), "--token-ids", "many.npy", "--b",   "2",  "--seqlen", "256",
-                 "--device", "cuda",         "--overwrite", "--json",   "--out", "out"} +
+    return command + Words{"--model", model.string(), "--token-ids", "many.npy",    "--b",    "2",     "--seqlen",
+                           "256",     "--device",     "cuda",        "--overwrite", "--json", "--out", "out"} +
            more;
   }
   /// The plan of a run of two windows, its results in folder/out.
@@ -80,7 +79,8 @@ TEST_F(GpuRoom, DiagExact) {
   expect_same_bits(Words{"diag", "--exact", "--rows", "0:1", "--directions", "32"} + block);
 }
 TEST_F(GpuRoom, Fisher) {
-  expect_same_bits(Words{"fisher", "--kind", "gauss-newton", "--probes", "4", "--directions", "4", "--rows", "0:64"} + block);
+  expect_same_bits(Words{"fisher", "--kind", "gauss-newton", "--probes", "4", "--directions", "4", "--rows", "0:64"} +
+                   block);
 }
 TEST_F(GpuRoom, Sweep) {  // a Gram pass, whose tape stays
   const InLess in_less(*this, Words{"sweep", "--t", "8", "--directions", "8"} + block);

@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "files/digest.h"
 #include "hub/blob_hash.h"
 #include "temporary_folder.h"
-#include "files/digest.h"
 
 namespace hesper::test {
 namespace {

@@ -15,7 +15,8 @@ namespace hesper {
 
 namespace fs = std::filesystem;
 
-inline fs::path random_model(const TemporaryFolder& folder, const nlohmann::json& config, at::ScalarType dtype = at::kFloat) {
+inline fs::path random_model(const TemporaryFolder& folder, const nlohmann::json& config,
+                             at::ScalarType dtype = at::kFloat) {
   const fs::path model = folder / "model";
   fs::create_directory(model);
   std::ofstream(model / "config.json") << config;
@@ -28,15 +29,15 @@ inline fs::path random_model(const TemporaryFolder& folder, const nlohmann::json
 }
 
 inline const nlohmann::json kOpt = {{"model_type", "opt"},
-                             {"vocab_size", 2000},
-                             {"hidden_size", 192},
-                             {"word_embed_proj_dim", 192},
-                             {"ffn_dim", 768},
-                             {"num_hidden_layers", 6},
-                             {"num_attention_heads", 6},
-                             {"max_position_embeddings", 512},
-                             {"activation_function", "relu"},
-                             {"do_layer_norm_before", true}};
+                                    {"vocab_size", 2000},
+                                    {"hidden_size", 192},
+                                    {"word_embed_proj_dim", 192},
+                                    {"ffn_dim", 768},
+                                    {"num_hidden_layers", 6},
+                                    {"num_attention_heads", 6},
+                                    {"max_position_embeddings", 512},
+                                    {"activation_function", "relu"},
+                                    {"do_layer_norm_before", true}};
 inline const nlohmann::json kLlama = {
     {"model_type", "llama"},  {"vocab_size", 2000},       {"hidden_size", 192},       {"intermediate_size", 512},
     {"num_hidden_layers", 6}, {"num_attention_heads", 6}, {"num_key_value_heads", 2}, {"max_position_embeddings", 512},
