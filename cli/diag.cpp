@@ -222,7 +222,7 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   const auto forecast = flags.exact                               ? plan_exact_diag
                         : options.method == DiagMethod::automatic ? plan_auto_diag
                                                                   : plan_diag;
-  const Plan plan = forecast(model, job.selection, job.sums, job.windows, options);
+  Plan plan = forecast(model, job.selection, job.sums, job.windows, options);
   const std::filesystem::path folder = results_folder(flags);
   if (!flags.overwrite && diagonal_exists(folder, job)) {
     identify(job, model);
@@ -230,7 +230,9 @@ void run_diag(const DiagFlags& flags, const std::vector<std::string>& command_li
   }
   if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
-  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, options.device);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(options);
+  share_state(ranks.get(), snapshots);
+  if (ranks) plan = forecast(model, job.selection, job.sums, job.windows, options);
   stop_if_interrupted();
 
   console.line(say_run(job.model_name, job.selection, job.windows));

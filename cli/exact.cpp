@@ -103,9 +103,9 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
     throw std::invalid_argument("--errors full: standard errors are known for --objective cross-entropy only");
   }
   check_snapshots(flags);
-  if (flags.each_layer && (!flags.parts.empty() || rank_place()))
+  if (flags.each_layer && !flags.parts.empty())
     throw std::invalid_argument(
-        "--each-layer: in one process; give the layers one by one to share the windows of each");
+        "--each-layer: not with --parts; give the layers one by one, or share the run among ranks (hesper launch)");
   catch_interrupts();
   const Model model = open_model(flags, console);
   stop_if_interrupted();
@@ -139,10 +139,13 @@ void run_exact(const ExactFlags& flags, const std::vector<std::string>& command_
   for (ExactJob& job : jobs) snapshots.push_back(open_snapshots(flags, folder, job, model, console));
   stop_if_interrupted();
 
+  const std::unique_ptr<Ranks> ranks = meet_ranks(options);
   for (ExactJob& job : jobs) {
     Snapshots& snapshot = snapshots[static_cast<size_t>(&job - jobs.data())];
-    const std::unique_ptr<Ranks> ranks = meet_ranks(snapshot, options.device);
-    const RunControl control = control_of(flags, console, snapshot, ranks.get());
+    share_state(ranks.get(), snapshot);
+    static_cast<EngineOptions&>(job.options) = options;
+    RunControl control = control_of(flags, console, snapshot, ranks.get());
+    control.more = &job != &jobs.back();
     malloc_trim(0);  // buffers kept from the job before would stand in this one's peak
     const Plan plan = plan_exact(model, job.selection.selection, job.windows, resumed_options(job.options, control));
     console.line(say_run(job.model_name, job.selection, job.windows));

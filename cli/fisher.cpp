@@ -156,7 +156,7 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   job.configuration = configuration(flags, options);
 
   // Everything that could refuse the result is met before the long part.
-  const Plan plan = plan_fisher(model, job.selection, job.sums, job.windows, options);
+  Plan plan = plan_fisher(model, job.selection, job.sums, job.windows, options);
   const std::filesystem::path folder = results_folder(flags);
   if (!flags.overwrite && diagonal_exists(folder, job)) {
     identify(job, model);
@@ -164,7 +164,9 @@ void run_fisher(const FisherFlags& flags, const std::vector<std::string>& comman
   }
   if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
-  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, options.device);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(options);
+  share_state(ranks.get(), snapshots);
+  if (ranks) plan = plan_fisher(model, job.selection, job.sums, job.windows, options);
   stop_if_interrupted();
 
   console.line(say_run(job.model_name, job.selection, job.windows, flags.kind + " of "));

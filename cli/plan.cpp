@@ -54,17 +54,6 @@ struct PlanFlags : DiagFlags {
   bool pilot = false;
 };
 
-/// Throws for what one process alone can do, in the words of the run itself.
-void check_ranks(const PlanFlags& flags) {
-  if (flags.ranks == 1 || flags.run == "exact") return;
-  if (flags.method == "krylov" || flags.method == "auto")
-    throw std::invalid_argument(fmt::format("--ranks {}: --method {} is for one process", flags.ranks, flags.method));
-  if (flags.rel_error)
-    throw std::invalid_argument(fmt::format("--ranks {}: --rel-error is for one process", flags.ranks));
-  if (flags.probe_scope == "auto")
-    throw std::invalid_argument(fmt::format("--ranks {}: --probe-scope auto is for one process", flags.ranks));
-}
-
 void check_flags(const PlanFlags& flags) {
   const auto refuse = [&](const std::string& flag, const char* of) {
     throw std::invalid_argument(fmt::format("{}: of {}, but --for is {}", flag, of, flags.run));
@@ -159,7 +148,6 @@ void run_plan(const PlanFlags& flags) {
   Console console(flags.quiet, flags.json);
   set_threads(flags);
   check_flags(flags);
-  check_ranks(flags);
   if (flags.pilot && flags.exact) throw std::invalid_argument("--pilot: not of --exact, whose tangents differ");
   const ExactOptions options = exact_options(flags);
   if (flags.pilot && options.absent)

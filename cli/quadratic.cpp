@@ -160,12 +160,14 @@ void run_quadratic(const QuadraticFlags& flags, const std::vector<std::string>& 
   stop_if_interrupted();
 
   const std::filesystem::path folder = results_folder(flags);
-  const Plan plan = plan_quadratic(model, job.directions, job.windows, job.options);
+  Plan plan = plan_quadratic(model, job.directions, job.windows, job.options);
   identify(job, model);
   if (!flags.overwrite) check_existing(folder, job);
   if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
-  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, job.options.device);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(job.options);
+  share_state(ranks.get(), snapshots);
+  if (ranks) plan = plan_quadratic(model, job.directions, job.windows, job.options);
   stop_if_interrupted();
   console.line(fmt::format("{} to {}: {} direction{} by {}, {} windows of {} tokens", job.model_name, job.against,
                            job.directions.count(), job.directions.count() > 1 ? "s" : "", job.group,

@@ -66,6 +66,11 @@ DiagSweep diagonal_options(const SweepFlags& flags, const ExactOptions& engine) 
   return sweep;
 }
 
+EngineOptions& engine_of(SweepJob& job) {
+  if (auto* block = std::get_if<ExactOptions>(&job.quantity)) return *block;
+  return std::get<DiagSweep>(job.quantity).options;
+}
+
 Plan plan_of(const Model& model, const SweepJob& job) {
   if (const auto* block = std::get_if<ExactOptions>(&job.quantity))
     return plan_sweep_exact(model, job.selection.selection, job.windows, *block);
@@ -136,7 +141,7 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
   stop_if_interrupted();
 
   // Everything that could refuse the result is met before the long part.
-  const Plan plan = plan_of(model, job);
+  Plan plan = plan_of(model, job);
   const std::filesystem::path folder = results_folder(flags);
   if (!flags.overwrite && sweep_exists(folder, job)) {
     identify(job, model);
@@ -144,7 +149,9 @@ void run_sweep(const SweepFlags& flags, const std::vector<std::string>& command_
   }
   if (process_rank() == 0) check_writable(folder);
   Snapshots snapshots = open_snapshots(flags, folder, job, model, console);
-  const std::unique_ptr<Ranks> ranks = meet_ranks(snapshots, engine.device);
+  const std::unique_ptr<Ranks> ranks = meet_ranks(engine_of(job));
+  share_state(ranks.get(), snapshots);
+  if (ranks) plan = plan_of(model, job);
   stop_if_interrupted();
 
   console.line(say_run(job.model_name, job.selection, job.windows));

@@ -8,6 +8,7 @@
 #include "ops/attention_blocks.h"
 #include "ops/attention_cpu.h"
 #include "ops/attention_fused.h"
+#include "ops/cuda/attention_sizes.h"
 #include "ops/parameters.h"
 #include "ops/second_order.h"
 
@@ -87,8 +88,9 @@ int64_t Attention::primal_scratch_bytes(int64_t tokens, int64_t sequences, int64
 int64_t Attention::device_scratch_bytes(int64_t tokens, int64_t leading, int64_t element_size, bool fused) const {
   if (fused && shape_.width <= 128) {
     // Of the form: Q', K', V', and either the kernels' workspace or the planes of one of them and of its partner.
+    const attention_cuda::Shape s{tokens, shape_.heads, shape_.kv_heads, shape_.width};
     const int64_t q = leading * tokens * shape_.heads * shape_.width, kv = q / shape_.heads * shape_.kv_heads;
-    return (q + 2 * kv) * element_size + std::max(attention_fused::scratch_bytes(shape_, tokens, leading), 8 * q);
+    return (q + 2 * kv) * element_size + std::max(attention_cuda::workspace_bytes(s, leading), 8 * q);
   }
   // S, P, dP and dS of a block of rows (S' and S'' too where capped), and q, k, v, o, their adjoints and copies by
   // head.

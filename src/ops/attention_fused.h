@@ -14,9 +14,6 @@ using attention_cpu::Tape;
 /// bf16x3 in all of them, the other products too but for `bf16`.
 bool serves(const AttentionShape& shape, const Tensor& x, Products products);
 
-/// Bytes that any of the maps holds beside what it reads and hands out.
-int64_t scratch_bytes(const AttentionShape& shape, int64_t tokens, int64_t directions);
-
 /// Fills dot.o and dot.r. At least one of q, k, v is defined.
 void forward_tangent(const AttentionShape& shape, const Tape& tape, Tangents& dot, Products products);
 /// {q, k, v}_bar_dot, each where its bit of `wanted` is set. `dot` all undefined: the plain adjoint of o_bar_dot.

@@ -9,7 +9,6 @@ namespace {
 }  // namespace
 
 bool serves(const AttentionShape&, const Tensor&, Products) { return false; }
-int64_t scratch_bytes(const AttentionShape&, int64_t, int64_t) { absent(); }
 void forward_tangent(const AttentionShape&, const Tape&, Tangents&, Products) { absent(); }
 Tensors adjoint_tangent(const AttentionShape&, const Tape&, const Tangents&, const Tensor&, unsigned, Products) {
   absent();

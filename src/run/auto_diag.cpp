@@ -174,9 +174,9 @@ DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& se
                                  const std::vector<UnitSums>& sums, const Windows& windows, const DiagOptions& options,
                                  const RunControl& control) {
   const at::NoGradGuard no_grad;
-  if (const std::string by = control.shared_by(); !by.empty())
-    throw std::invalid_argument(
-        fmt::format("{}: --method auto decides by a pilot, in one process; hutchinson and split can be shared", by));
+  if (!control.part.whole())
+    throw std::invalid_argument(fmt::format(
+        "{}: --method auto decides by a pilot; ranks can share it (hesper launch), parts cannot", control.shared_by()));
   if (options.rule)
     for (size_t i = 0; i < sums.size(); ++i)
       check_rule(*options.rule, sums[i], selection.tensors[i].name, windows.ids.size(0));
@@ -188,10 +188,9 @@ DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& se
   // Taken in the pilot, a snapshot has choices alone.
   if (snapshots && snapshots->from && snapshots->from->plan.empty()) snapshots->from.reset();
 
+  // Of the tensors whose pilot is over.
   nlohmann::json& said = before.note["choices"];
-  std::vector<MethodChoice> choices;
-  for (const nlohmann::json& choice : said) choices.push_back(unpack(choice));
-  if (choices.size() < parts.size()) {
+  const auto finish_pilot = [&]() -> nlohmann::json {
     const double products = before.note.value("products", 0.0), seconds = before.note.value("seconds", 0.0);
     const std::vector<ExactCost> exact = exact_costs(model, selection, windows, options);
     RunState between;
@@ -202,9 +201,8 @@ DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& se
       return true;
     };
     Pilot pilot(model, windows, options, plan_sampling(model, selection, sums, windows, options), stop);
-    for (size_t i = choices.size(); i < parts.size(); ++i) {
-      choices.push_back(pilot.choose(parts[i], exact[i]));
-      said.push_back(pack(choices[i]));
+    for (size_t i = said.size(); i < parts.size(); ++i) {
+      said.push_back(pack(pilot.choose(parts[i], exact[i])));
       before.note["products"] = products + pilot.products();
       before.note["seconds"] = seconds + seconds_since(begin);
       if (snapshots && snapshots->due()) snapshots->save(between);
@@ -213,7 +211,11 @@ DiagonalResult compute_auto_diag(const Model& model, const ResolvedSelection& se
         control.on_progress({static_cast<int64_t>(parts.size()), tensors, before.note["products"].get<double>(),
                              before.note["seconds"].get<double>()});
     }
-  }
+    return said;
+  };
+  if (said.size() < parts.size()) said = control.decided(finish_pilot);
+  std::vector<MethodChoice> choices;
+  for (const nlohmann::json& choice : said) choices.push_back(unpack(choice));
   return compute_in_turn(model, selection, sums, windows, options, choices, control, before);
 }
 

@@ -33,34 +33,6 @@ Tensor repeat_in_double(const DiagJob& job, const ProbeGroup& group, int64_t cou
   return draw(job, pass, group.selection, 0, 0, probe, count, form).z;
 }
 
-/// Sets what each group does next; false where all have stopped. Tells the ledger the largest bar.
-bool plan_round(const DiagJob& job, std::vector<Estimate>& estimates, Ledger& ledger) {
-  bool any = false;
-  double bar = 0;
-  for (Estimate& e : estimates) {
-    e.probes += std::exchange(e.next, 0);
-    if (!e.outcome.empty()) continue;
-    if (!job.options.rule) {
-      e.outcome = "fixed number of probes";
-      continue;
-    }
-    std::string outcome;
-    for (size_t i = 0; i < e.group.tensors.size(); ++i) {
-      const Verdict v = judge(*job.options.rule, e.all.entries[i].bars(), e.all.sums[i].bars(), *e.all.units[i],
-                              job.options.probes - e.spent);
-      bar = std::max(bar, v.bar);
-      e.next = std::max(e.next, v.more);
-      if (outcome.empty() || v.reason != "reached") outcome = v.reason;
-    }
-    if (e.next == 0)
-      e.outcome = outcome;
-    else
-      any = true;
-  }
-  ledger.set_bar(bar);
-  return any;
-}
-
 nlohmann::json round_note(const Estimate& e) {
   return {{"probes", e.probes}, {"next", e.next}, {"outcome", e.outcome}};
 }
@@ -69,16 +41,51 @@ void read_round(Estimate& e, const nlohmann::json& note) {
   e.outcome = note.at("outcome").get<std::string>();
 }
 
-/// A part sees its own windows only: what looks at all of them on the way is for one process.
-void refuse_shares(const DiagOptions& options, const RunControl& control) {
-  const std::string by = control.shared_by();
-  if (by.empty()) return;
-  const auto refuse = [&](const char* why) { throw std::invalid_argument(fmt::format("{}: {}", by, why)); };
+/// What each group does next by the rule, and the largest bar.
+nlohmann::json judge_round(const DiagJob& job, std::vector<Estimate>& estimates) {
+  double bar = 0;
+  nlohmann::json rounds = nlohmann::json::array();
+  for (Estimate& e : estimates) {
+    e.probes += std::exchange(e.next, 0);
+    std::string outcome;
+    for (size_t i = 0; e.outcome.empty() && i < e.group.tensors.size(); ++i) {
+      const Verdict v = judge(*job.options.rule, e.all.entries[i].bars(), e.all.sums[i].bars(), *e.all.units[i],
+                              job.options.probes - e.spent);
+      bar = std::max(bar, v.bar);
+      e.next = std::max(e.next, v.more);
+      if (outcome.empty() || v.reason != "reached") outcome = v.reason;
+    }
+    if (e.next == 0 && e.outcome.empty()) e.outcome = outcome;
+    rounds.push_back(round_note(e));
+  }
+  return {{"bar", bar}, {"rounds", rounds}};
+}
+
+/// Sets what each group does next; false where all have stopped. Tells the ledger the largest bar.
+bool plan_round(const DiagJob& job, std::vector<Estimate>& estimates, Ledger& ledger) {
+  if (!job.options.rule) return false;
+  ledger.gather();
+  const nlohmann::json next = ledger.control().decided([&] { return judge_round(job, estimates); });
+  bool any = false;
+  for (size_t i = 0; i < estimates.size(); ++i) {
+    read_round(estimates[i], next.at("rounds").at(i));
+    any = any || estimates[i].next > 0;
+  }
+  ledger.set_bar(next.at("bar").get<double>());
+  return any;
+}
+
+/// A part sees its own windows only, and no other's.
+void refuse_parts(const DiagOptions& options, const RunControl& control) {
+  if (control.part.whole()) return;
+  const auto refuse = [&](const char* why) {
+    throw std::invalid_argument(fmt::format("{}: {}", control.shared_by(), why));
+  };
   if (options.method == DiagMethod::krylov)
-    refuse("--method krylov grows its basis from all windows, in one process; hutchinson and split can be shared");
-  if (options.rule) refuse("--rel-error looks at all windows, in one process; --probes K can be shared");
+    refuse("--method krylov grows its basis from all windows; ranks can share it (hesper launch), parts cannot");
+  if (options.rule) refuse("--rel-error looks at all windows; ranks can share it (hesper launch), parts cannot");
   if (options.scope == ProbeScope::automatic)
-    refuse("--probe-scope auto decides by a pilot, in one process; layer and joint can be shared");
+    refuse("--probe-scope auto decides by a pilot; ranks can share it (hesper launch), parts cannot");
 }
 
 /// The group's results, in their places.
@@ -118,7 +125,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
                             const Windows& windows, const DiagOptions& given, const RunControl& control,
                             const OnSamples& on_samples) {
   const at::NoGradGuard no_grad;
-  refuse_shares(given, control);
+  refuse_parts(given, control);
   const bool krylov = given.method == DiagMethod::krylov, several = selection.tensors.size() > 1;
   if (krylov && several && given.scope == ProbeScope::layer) {
     Snapshots::Before none;
@@ -149,7 +156,7 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
       if (resumed.is_null()) {
         RunForm form = plan;
         form.directions = std::min(plan.directions, least_probes);
-        joint = pilot_says_joint(job, primal, parameters, form, pilot);
+        joint = control.decided([&] { return pilot_says_joint(job, primal, parameters, form, pilot); }).get<bool>();
       } else {
         joint = resumed.at("joint").get<bool>(), pilot = resumed.at("pilot");
       }
@@ -188,14 +195,14 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
       const bool first_round = !krylov && estimates[0].probes == 0;
       nlohmann::json note = krylov ? basis_note(estimates[0]) : nlohmann::json::object();
       note.update({{"joint", joint}, {"pilot", pilot}, {"rounds", nlohmann::json::array()}});
-      NamedTensors held = tensors;
-      if (krylov) held.emplace_back("q", estimates[0].deflation->rows());
+      NamedTensors fixed;
+      if (krylov) fixed.emplace_back("q", estimates[0].deflation->rows());
       int64_t steps = 0;
       for (const Estimate& e : estimates) {
         note["rounds"].push_back(round_note(e));
         steps += chunks_of(e.next, plan.directions);
       }
-      ledger.begin({choices, note, steps, held});
+      ledger.begin({choices, note, steps, tensors, fixed});
       for (int64_t s = 0; s < job.b(); ++s)
         for (Estimate& e : estimates)
           for_chunks(job, e.group, primal, parameters, ledger, first_round ? losses : Tensor(), s, e.next,

@@ -86,7 +86,14 @@ DiagonalResult compute_in_turn(const Model& model, const ResolvedSelection& sele
     MethodChoice by;
     by.method = options.method;
     if (!choices.empty()) by = choices[i];
-    DiagonalResult r = compute_one(model, parts[i], windows, one, by, inner);
+    inner.more = i + 1 < parts.size();
+    DiagonalResult r;
+    try {
+      r = compute_one(model, parts[i], windows, one, by, inner);
+    } catch (const PartDone&) {
+      if (!inner.more) throw;
+      continue;  // rank 0 has the result
+    }
     if (!choices.empty()) r.tensors[0].notes["choice"] = by.record;
     so_far.units += last.done, so_far.done += last.done;
     so_far.products += static_cast<double>(r.products), so_far.seconds += r.seconds;

@@ -40,7 +40,7 @@ class Growth {
     for (bool inside = step_ != Step::start; inside || (basis.room() > 0 && left() >= block_ + kPilot + least_probes);
          inside = false) {
       if (!inside || step_ == Step::join) {
-        const Tensor block = inside ? zeros(rows) : basis.next_block(next);
+        const Tensor block = inside ? zeros(rows) : next_block(next);
         if (block.size(0) == 0) break;  // nothing is left of the mean
         next = join(block);
         if (basis.size() < target_) continue;
@@ -79,7 +79,8 @@ class Growth {
     return at.at("rows").get<int64_t>();
   }
 
-  void begin(Step step, int64_t rows, int64_t products, const NamedTensors& more) {
+  /// fixed: beside the basis, the same in every rank.
+  void begin(Step step, int64_t rows, int64_t products, const NamedTensors& more, const NamedTensors& fixed = {}) {
     nlohmann::json note = basis_note(e_);
     note.update({{"step", static_cast<int>(step)},
                  {"looked", looked_},
@@ -88,17 +89,33 @@ class Growth {
                  {"rows", rows}});
     NamedTensors tensors = state_.tensors;
     tensors.insert(tensors.end(), more.begin(), more.end());
-    ledger_.begin({state_.plan, note, chunks_of(products, form_.directions), tensors});
+    Ledger::Stage stage{state_.plan, note, chunks_of(products, form_.directions), tensors, fixed};
+    if (e_.deflation->size() > 0) stage.fixed.emplace_back("q", e_.deflation->rows());
+    ledger_.begin(std::move(stage));
   }
 
-  /// f(s, pass, place, first, count) for all windows and chunks of `rows` directions.
+  /// f(s, pass, place, first, count) for all windows and chunks of `rows` directions, whose sums rank 0 has then.
   template <class F>
   void chunks(int64_t rows, const Tensor& losses, F f) {
     for (int64_t s = 0; s < job_.b(); ++s)
       for_chunks(
           job_, e_.group, primal_, parameters_, ledger_, losses, s, rows, form_.directions,
           [&](const TangentPass& pass, int64_t place, int64_t k, int64_t count) { f(s, pass, place, k, count); });
+    ledger_.gather();
     e_.spent += rows;
+  }
+
+  /// The block that comes from the mean which rank 0 has.
+  Tensor next_block(const Tensor& mean) {
+    const RunControl& control = ledger_.control();
+    Tensor block;
+    const nlohmann::json rows = control.decided([&] {
+      block = e_.deflation->next_block(mean);
+      return block.size(0);
+    });
+    if (!block.defined()) block = zeros(rows.get<int64_t>());
+    if (control.ranks) control.ranks->share(block);
+    return block;
   }
 
   /// Mean of H_s v over the windows, v (c, n) of +-1 the same for all.
@@ -124,7 +141,7 @@ class Growth {
   /// Products of the block with every window, what is known by them, and the mean that the next block comes from.
   Tensor join(const Tensor& block) {
     Tensor mean = zeros(block.size(0));
-    begin(Step::join, block.size(0), block.size(0), {{"q", e_.deflation->rows()}, {"block", block}, {"next", mean}});
+    begin(Step::join, block.size(0), block.size(0), {{"next", mean}}, {{"block", block}});
     chunks(block.size(0), {}, [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
       const Tensor q = block.narrow(0, k, count);
       const Tensor h = pass.product(Directions::dense(e_.group.selection, q, q.scalar_type()), place,
@@ -145,23 +162,28 @@ class Growth {
   Look look(const Tensor& next) {
     TensorMoments pilot(e_.group.selection, e_.all.units, job_.b());
     NamedTensors kept = pilot.all_sums("pilot");
-    kept.insert(kept.end(), {{"q", e_.deflation->rows()}, {"next", next}});
+    kept.emplace_back("next", next);
     begin(Step::look, next.size(0), kPilot, kept);
     const int64_t first = int64_t{pilot_probes} + e_.spent;
     chunks(kPilot, {}, [&](int64_t s, const TangentPass& pass, int64_t place, int64_t k, int64_t count) {
       if (k == 0) pilot.begin_visit(s);
       pilot.add(draw(job_, pass, e_.group.selection, s, place, first + k, count, form_, &*e_.deflation).z);
     });
-    Look out{0, job_.options.rule ? 0 : kInfinite};
-    for (size_t i = 0; i < pilot.entries.size(); ++i) {
-      DiagonalBars entries = pilot.entries[i].bars(), sums = pilot.sums[i].bars();
-      out.variance += entries.probe.sum().item<double>() * static_cast<double>(kPilot * job_.b());
-      entries.mean.add_(e_.all.entries[i].mean_shift());
-      sums.mean.add_(e_.all.sums[i].mean_shift());
-      if (job_.options.rule)
-        out.needed = std::max(out.needed, needed_probes(*job_.options.rule, entries, sums, *e_.all.units[i]));
-    }
-    return out;
+    const nlohmann::json seen = ledger_.control().decided([&] {
+      double variance = 0, needed = job_.options.rule ? 0 : kInfinite;
+      for (size_t i = 0; i < pilot.entries.size(); ++i) {
+        DiagonalBars entries = pilot.entries[i].bars(), sums = pilot.sums[i].bars();
+        variance += entries.probe.sum().item<double>() * static_cast<double>(kPilot * job_.b());
+        entries.mean.add_(e_.all.entries[i].mean_shift());
+        sums.mean.add_(e_.all.sums[i].mean_shift());
+        if (job_.options.rule)
+          needed = std::max(needed, needed_probes(*job_.options.rule, entries, sums, *e_.all.units[i]));
+      }
+      return nlohmann::json{{"variance", variance},
+                            {"needed", std::isfinite(needed) ? nlohmann::json(needed) : nullptr}};
+    });
+    return {seen.at("variance").get<double>(),
+            seen.at("needed").is_null() ? kInfinite : seen.at("needed").get<double>()};
   }
 
   const DiagJob& job_;

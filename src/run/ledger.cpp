@@ -38,8 +38,28 @@ std::string RunControl::shared_by() const {
   return part.whole() ? "" : fmt::format("--parts {}/{}", part.number, part.of);
 }
 
+nlohmann::json RunControl::decided(const std::function<nlohmann::json()>& find) const {
+  if (!ranks) return find();
+  if (!ranks->conducts()) {
+    const std::string text = ranks->share("");
+    if (!text.empty()) return nlohmann::json::parse(text);
+    ranks->leave();
+    throw Interrupted();
+  }
+  try {
+    nlohmann::json found = find();
+    ranks->share(found.dump());
+    return found;
+  } catch (...) {
+    ranks->share("");
+    ranks->leave();
+    throw;
+  }
+}
+
 Ledger::Ledger(const RunControl& control, int64_t items, int64_t together)
     : control_(control),
+      together_(together),
       done_(at::zeros({items}, at::kDouble)),
       products_(at::zeros({}, at::kDouble)),
       elsewhere_(at::zeros({items}, at::kDouble)),
@@ -50,37 +70,63 @@ Ledger::Ledger(const RunControl& control, int64_t items, int64_t together)
     before_ = from_->seconds;
   }
   const int64_t batches = (items + together - 1) / together;
-  const int64_t of = control.ranks ? control.ranks->world() : control.part.of;
-  const int64_t number = control.ranks ? control.ranks->rank() + 1 : control.part.number;
-  if (of > batches) {
+  if (const int64_t of = control.ranks ? control.ranks->world() : control.part.of; of > batches) {
     const std::string things = together > 1 ? fmt::format("batch{} of {} windows", batches > 1 ? "es" : "", together)
                                             : std::string(batches > 1 ? "windows" : "window");
     throw std::invalid_argument(fmt::format("{}: there {} only {} {} to share", control.shared_by(),
                                             batches > 1 ? "are" : "is", batches, things));
   }
-  // Ranks share what is left; a part is the same whatever is done of it.
+}
+
+// Ranks share what is left of a stage; a part is the same whatever is done of it.
+void Ledger::deal() {
+  const int64_t items = done_.size(0), batches = (items + together_ - 1) / together_;
+  const int64_t of = control_.ranks ? control_.ranks->world() : control_.part.of;
+  const int64_t number = control_.ranks ? control_.ranks->rank() + 1 : control_.part.number;
   std::vector<double> work(static_cast<size_t>(batches), 1);
-  if (control.ranks && from_) {
+  if (control_.ranks && from_) {
     const Tensor left = from_->steps - from_->tensor("done", {items});
     for (int64_t i = 0; i < batches; ++i)
-      work[static_cast<size_t>(i)] = left.slice(0, i * together, (i + 1) * together).sum().item<double>();
+      work[static_cast<size_t>(i)] = left.slice(0, i * together_, (i + 1) * together_).sum().item<double>();
   }
-  first_ = boundary(work, number - 1, of) * together;
-  end_ = number == of ? items : std::min(boundary(work, number, of) * together, items);
+  first_ = boundary(work, number - 1, of) * together_;
+  end_ = number == of ? items : std::min(boundary(work, number, of) * together_, items);
+}
+
+// The table of what is done counts rank 0's steps.
+void Ledger::require_same(const Stage& stage) const {
+  nlohmann::json mine = stage.plan;
+  mine["steps"] = stage.steps;
+  const nlohmann::json first = control_.decided([&] { return mine; });
+  if (first != mine)
+    throw std::runtime_error(
+        fmt::format("rank {} of {} plans {}, rank 0 {}; --directions and --primal-precision settle it",
+                    control_.ranks->rank(), control_.ranks->world(), mine.dump(), first.dump()));
 }
 
 void Ledger::begin(Stage stage) {
+  if (control_.ranks) require_same(stage);
   stage_ = std::move(stage);
   stage_.tensors.insert(stage_.tensors.end(), control_.beside.begin(), control_.beside.end());
   stage_.tensors.insert(stage_.tensors.end(), {{"done", done_}, {"products", products_}});
+  gathered_ = false;
+  deal();
   std::fill(met_.begin(), met_.end(), 0);
   done_.zero_();
+  elsewhere_.zero_();
   progress_.units += stage_.steps * (end_ - first_);
   if (!from_) return;
-  if (control_.ranks && !control_.ranks->conducts())
+  const auto load = [&](NamedTensors& tensors) {
+    for (auto& [name, tensor] : tensors) tensor.copy_(from_->tensor(name, tensor.sizes()));
+  };
+  if (control_.ranks && !control_.ranks->conducts()) {
     elsewhere_.copy_(from_->tensor("done", done_.sizes()));
-  else
-    for (auto& [name, tensor] : stage_.tensors) tensor.copy_(from_->tensor(name, tensor.sizes()));
+  } else {
+    load(stage_.tensors);
+    load(stage_.fixed);
+  }
+  for (auto& [name, tensor] : stage_.fixed)
+    if (control_.ranks) control_.ranks->share(tensor);
   from_.reset();  // as large as the tensors
 }
 
@@ -131,19 +177,22 @@ void Ledger::save_if_due() {
   if (control_.snapshots && control_.snapshots->due()) save();
 }
 
-void Ledger::meet() {
+Ranks::Order Ledger::meet() {
   Ranks& ranks = *control_.ranks;
   const bool stop = control_.stop && control_.stop();
+  Ranks::Order order = Ranks::Order::none;
   if (!ranks.conducts()) {
     if (stop) ranks.ask_to_stop();
-    return follow(ranks.look());
+    order = ranks.look();
+  } else {
+    if (stop || ranks.asked_to_stop())
+      order = Ranks::Order::stop;
+    else if (control_.snapshots && control_.snapshots->due())
+      order = Ranks::Order::snapshot;
+    if (order != Ranks::Order::none) ranks.give(order);
   }
-  const Ranks::Order order = stop || ranks.asked_to_stop()                     ? Ranks::Order::stop
-                             : control_.snapshots && control_.snapshots->due() ? Ranks::Order::snapshot
-                                                                               : Ranks::Order::none;
-  if (order == Ranks::Order::none) return;
-  ranks.give(order);
   follow(order);
+  return order;
 }
 
 // Whatever the order is, rank 0 has all sums then.
@@ -151,7 +200,10 @@ void Ledger::follow(Ranks::Order order) {
   if (order == Ranks::Order::none) return;
   Ranks& ranks = *control_.ranks;
   if (!ranks.conducts()) elsewhere_.add_(done_);
-  for (const auto& [name, tensor] : stage_.tensors) ranks.hand_over(tensor);
+  if (!gathered_)
+    for (const auto& [name, tensor] : stage_.tensors) ranks.hand_over(tensor);
+  gathered_ = order == Ranks::Order::gather;
+  if (order == Ranks::Order::gather) return;
   if (order == Ranks::Order::snapshot) {
     if (ranks.conducts()) save();
     return;
@@ -162,16 +214,26 @@ void Ledger::follow(Ranks::Order order) {
   if (!ranks.conducts()) throw PartDone({});
 }
 
+/// Until all ranks are ready, or something else ends the run.
+void Ledger::end_together(Ranks::Order last) {
+  Ranks& ranks = *control_.ranks;
+  ranks.ready();
+  while (!ranks.conducts() || !ranks.all_ready()) {
+    if (meet() == last) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  ranks.give(last);
+  follow(last);
+}
+
+void Ledger::gather() {
+  if (control_.ranks) end_together(Ranks::Order::gather);
+}
+
 void Ledger::finish() {
   if (control_.ranks) {
-    Ranks& ranks = *control_.ranks;
-    ranks.ready();
-    while (!ranks.conducts() || !ranks.all_ready()) {
-      meet();
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-    ranks.give(Ranks::Order::finish);
-    follow(Ranks::Order::finish);
+    end_together(control_.more ? Ranks::Order::gather : Ranks::Order::finish);
+    if (!control_.ranks->conducts()) throw PartDone({});
   }
   if (control_.part.whole()) return;
   const std::filesystem::path& file = control_.snapshots->file();
@@ -180,13 +242,16 @@ void Ledger::finish() {
 }
 
 void Ledger::stop_here() {
+  if (control_.ranks && control_.more) return;  // when the ranks meet again
   if (!control_.stop || !control_.stop()) return;
   throw control_.snapshots && save() ? Interrupted(control_.snapshots->file()) : Interrupted();
 }
 
 bool Ledger::save() {
   if (stage_.tensors.empty()) return false;  // nothing has begun: what is on the disk may know more
-  return control_.snapshots->save({stage_.plan, stage_.note, seconds(), first_, end_, stage_.steps, stage_.tensors});
+  NamedTensors all = stage_.tensors;
+  all.insert(all.end(), stage_.fixed.begin(), stage_.fixed.end());
+  return control_.snapshots->save({stage_.plan, stage_.note, seconds(), first_, end_, stage_.steps, all});
 }
 
 nlohmann::json plan_choices(const Plan& plan) {

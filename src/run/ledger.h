@@ -7,7 +7,8 @@
 //     for (each of the item's steps)
 //       if (ledger.next(s)) compute, add, ledger.end(s, products);
 // A run of ordered stages begins each of them so, with what its next step needs (such as a basis) among the tensors and
-// in the note; `resumed` says in which of them a snapshot was taken.
+// in the note; `resumed` says in which of them a snapshot was taken. What a stage needs of all items of the one before
+// waits for `gather`, after which rank 0 knows it (and tells: RunControl::decided, Ranks::share).
 #include <cstdint>
 #include <vector>
 
@@ -30,17 +31,19 @@ class Ledger {
     nlohmann::json plan;        // what the planner chose (plan_choices)
     nlohmann::json note;        // of this stage; null where there is one only
     int64_t steps = 0;          // of every item
-    NamedTensors tensors = {};  // all that the state holds, by handles
+    NamedTensors tensors = {};  // what the steps add to, by handles; ranks' add up
+    NamedTensors fixed = {};    // the rest of the state: the same in every rank
   };
 
   /// Takes control.snapshots->from. together: items of a batch, which one process does. `control` outlives it. Throws
   /// std::invalid_argument where there are fewer batches than parts or ranks.
   Ledger(const RunControl& control, int64_t items, int64_t together = 1);
 
+  const RunControl& control() const { return control_; }
   /// The note of the stage that the run goes on in; null where it begins.
   const nlohmann::json& resumed() const { return resumed_; }
   /// Fills the tensors of the stage that goes on; nothing is done of any other. Throws std::runtime_error where a
-  /// snapshot has not these tensors.
+  /// snapshot has not these tensors, or ranks have planned other steps.
   void begin(Stage stage);
 
   /// Counts a step of items [item, item + count), which go together: true where it is to be done here now. Throws
@@ -57,8 +60,10 @@ class Ledger {
   /// more. As between steps.
   void inside(double products);
 
-  /// After all steps: of many ranks rank 0 has the sums of all. Throws PartDone where this process had a part only or
-  /// is another rank, std::runtime_error where the part's file cannot be written.
+  /// After all steps of a stage which others follow: of many ranks rank 0 has the sums of all. Throws Interrupted.
+  void gather();
+  /// After all steps: as gather. Throws PartDone where this process had a part only or is another rank,
+  /// std::runtime_error where the part's file cannot be written.
   void finish();
 
   /// Throws Interrupted, the state saved, where the run is to stop.
@@ -72,20 +77,25 @@ class Ledger {
   double done(int64_t item) const {
     return done_.const_data_ptr<double>()[item] + elsewhere_.const_data_ptr<double>()[item];
   }
+  void require_same(const Stage& stage) const;
+  void deal();
   bool save();
   void save_if_due();
-  void meet();
+  Ranks::Order meet();
   void follow(Ranks::Order order);
+  void end_together(Ranks::Order last);
   void tell(double products);
 
   const RunControl& control_;
-  int64_t first_, end_;  // items that are this process's
+  int64_t together_;
+  int64_t first_ = 0, end_ = 0;  // items that are this process's
   std::optional<RunState> from_;
   nlohmann::json resumed_;
   Stage stage_;
   Tensor done_, products_;    // (items) steps of this stage that are done; ()
   Tensor elsewhere_;          // (items) steps whose sums are in rank 0
   std::vector<int64_t> met_;  // steps of this stage, done or passed over
+  bool gathered_ = false;     // and nothing has begun since
   Progress progress_;
   double before_ = 0;  // seconds of those who came before
   Clock::time_point start_ = Clock::now();

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -65,6 +66,7 @@ struct Ranks::Wires {
   c10::intrusive_ptr<c10d::Store> store;
   std::unique_ptr<c10d::ProcessGroupGloo> group;
   std::unique_ptr<GpuSums> gpus;  // where every rank has its own
+  int64_t on_this_device = 1;
   std::atomic<bool> over{false};
   std::thread watch;
 
@@ -78,18 +80,26 @@ struct Ranks::Wires {
                                                   c10::make_intrusive<c10d::TCPStore>(place.address, options));
   }
 
+  /// What every rank says of itself under `key`, in their order.
+  std::vector<std::string> told(const RankPlace& place, const std::string& key, const std::string& mine) {
+    store->set(fmt::format("{}/{}", key, place.rank), bytes(mine));
+    std::vector<std::string> all;
+    for (int r = 0; r < place.world; ++r) {
+      const std::vector<uint8_t> theirs = store->get(fmt::format("{}/{}", key, r));
+      all.emplace_back(theirs.begin(), theirs.end());
+    }
+    return all;
+  }
+
   /// True where no two ranks pass over the same device, and none over a CPU.
   bool own_gpus(const RankPlace& place, at::Device device) {
     char host[256] = {};
     ::gethostname(host, sizeof(host) - 1);
-    const std::string mine = device.is_cpu() ? "cpu" : fmt::format("{} {}", host, device.str());
-    store->set(fmt::format("device/{}", place.rank), bytes(mine));
-    std::set<std::string> all;
-    for (int r = 0; r < place.world; ++r) {
-      const std::vector<uint8_t> theirs = store->get(fmt::format("device/{}", r));
-      all.emplace(theirs.begin(), theirs.end());
-    }
-    return all.size() == static_cast<size_t>(place.world) && !all.contains("cpu");
+    const std::string mine = fmt::format("{} {}", device.str(), host);
+    const std::vector<std::string> all = told(place, "device", mine);
+    on_this_device = std::count(all.begin(), all.end(), mine);
+    return std::set(all.begin(), all.end()).size() == all.size() &&
+           std::none_of(all.begin(), all.end(), [](const std::string& one) { return one.starts_with("cpu"); });
   }
 
   /// Shows that this rank lives, and looks whether those it depends on do: rank 0 at all, the others at rank 0.
@@ -152,30 +162,52 @@ Ranks::~Ranks() {
 }
 
 bool Ranks::by_nccl() const { return wires_->gpus != nullptr; }
+int64_t Ranks::on_this_device() const { return wires_->on_this_device; }
+
+int64_t Ranks::least(int64_t number) {
+  int64_t least = number;
+  for (const std::string& other : wires_->told(place_, fmt::format("least/{}", compared_++), std::to_string(number)))
+    least = std::min<int64_t>(least, std::stoll(other));
+  return least;
+}
 
 std::string Ranks::share(const std::string& text) {
   const std::string key = fmt::format("share/{}", shared_++);
   if (conducts()) wires_->store->set(key, bytes(text));
+  while (!wires_->store->check({key})) std::this_thread::sleep_for(20ms);  // may take as long as a pilot does
   const std::vector<uint8_t> all = wires_->store->get(key);
   return {all.begin(), all.end()};
 }
 
+template <class F>
+void Ranks::together(F f) {
+  try {
+    f();
+  } catch (const std::exception&) {
+    // The peer that is gone is named by the watch.
+    std::this_thread::sleep_for(kDead + 5s);
+    throw std::runtime_error(fmt::format("rank {} of {} has lost another", place_.rank, place_.world));
+  }
+}
+
+// Both work on contiguous memory of the CPU; a handle of anything else gets its numbers back.
+void Ranks::share(at::Tensor t) {
+  if (t.numel() == 0) return;
+  std::vector<at::Tensor> one = {t.to(at::kCPU).contiguous()};
+  together([&] { wires_->group->broadcast(one)->wait(); });
+  if (!one[0].is_same(t)) t.copy_(one[0]);
+}
+
 void Ranks::hand_over(at::Tensor t) {
-  // Both work on contiguous memory; a handle of a view gets its numbers back.
-  at::Tensor whole = t.contiguous();
+  at::Tensor whole = t.to(at::kCPU, at::kDouble).contiguous();
   std::vector<at::Tensor> one = {whole};
-  if (t.numel() > 0) {
-    try {
+  if (t.numel() > 0)
+    together([&] {
       if (wires_->gpus)
         wires_->gpus->reduce(whole);
       else
         wires_->group->reduce(one)->wait();
-    } catch (const std::exception&) {
-      // The peer that is gone is named by the watch.
-      std::this_thread::sleep_for(kDead + 5s);
-      throw std::runtime_error(fmt::format("rank {} of {} has lost another", place_.rank, place_.world));
-    }
-  }
+    });
   if (!conducts())
     t.zero_();
   else if (!whole.is_same(t))
@@ -194,8 +226,8 @@ Ranks::Order Ranks::look() {
   return static_cast<Order>(std::stoi(std::string(order.begin(), order.end())));
 }
 
-void Ranks::ready() { wires_->store->add("ready", 1); }
-bool Ranks::all_ready() { return wires_->store->add("ready", 0) >= place_.world; }
+void Ranks::ready() { wires_->store->add(fmt::format("ready/{}", ++stages_), 1); }
+bool Ranks::all_ready() { return wires_->store->add(fmt::format("ready/{}", stages_), 0) >= place_.world; }
 void Ranks::ask_to_stop() {
   if (!std::exchange(asked_, true)) wires_->store->add("stop", 1);
 }

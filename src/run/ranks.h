@@ -3,8 +3,9 @@
 // elsewhere. torchrun's environment says who is who:
 //   RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT    of rank 0 .. WORLD_SIZE - 1; where rank 0 (or torchrun itself)
 //   listens
-// Rank 0 conducts: it gives orders one after another (a snapshot, stop, finish), which the others look for between two
-// windows. Every rank shows that it lives once a second; one that has not for 20 s is told by its number.
+// Rank 0 conducts: it gives orders one after another (a snapshot, the sums of a stage, stop, finish), which the others
+// look for between two windows. Every rank shows that it lives once a second; one that has not for 20 s is told by its
+// number.
 #include <ATen/ATen.h>
 
 #include <functional>
@@ -26,7 +27,7 @@ std::optional<RankPlace> rank_place();
 
 class Ranks {
  public:
-  enum class Order { none, snapshot, stop, finish };
+  enum class Order { none, snapshot, gather, stop, finish };
   using OnDeath = std::function<void(const std::string& what)>;
 
   /// device: of this rank's passes. Waits until all have come, 5 minutes at most. on_death: called once on a thread of
@@ -40,15 +41,21 @@ class Ranks {
   int world() const { return place_.world; }
   bool conducts() const { return place_.rank == 0; }
   bool by_nccl() const;
+  int64_t on_this_device() const;  // ranks that pass over this one's, it included
 
-  /// Rank 0's text, for all.
+  /// The least of all ranks' numbers.
+  int64_t least(int64_t number);
+
+  /// Rank 0's text, for all; who comes before it waits.
   std::string share(const std::string& text);
-  /// Moves what all have added up to rank 0: there t becomes the sum over the ranks, elsewhere zero. fp64 on the CPU.
+  /// Rank 0's numbers, for all, into a tensor of their shape and type.
+  void share(at::Tensor t);
+  /// Moves what all have added up to rank 0, in fp64: there t becomes the sum over the ranks, elsewhere zero.
   void hand_over(at::Tensor t);
 
   void give(Order order);  // rank 0
   Order look();            // others: the next order, or none
-  void ready();            // all: no more steps
+  void ready();            // all: no more steps of this stage
   bool all_ready();
   void ask_to_stop();
   bool asked_to_stop();
@@ -57,9 +64,12 @@ class Ranks {
 
  private:
   struct Wires;
+  template <class F>
+  void together(F f);
+
   RankPlace place_;
   std::unique_ptr<Wires> wires_;
-  int64_t next_order_ = 0, shared_ = 0;
+  int64_t next_order_ = 0, shared_ = 0, compared_ = 0, stages_ = 0;
   bool asked_ = false;
 };
 

@@ -47,11 +47,15 @@ struct RunControl {
   /// The processes that share the run's items, with a snapshot between windows: where it is not rank 0, the run ends
   /// with PartDone. A later run may have another number of them.
   Ranks* ranks = nullptr;
+  /// Another run of the same ranks follows this one.
+  bool more = false;
   /// What a caller adds up beside the run, from what it is handed: part of the state.
   NamedTensors beside = {};
 
   /// What the items are shared by, for a refusal: "--parts 1/4", "WORLD_SIZE 4"; empty where this process has them all.
   std::string shared_by() const;
+  /// What rank 0 finds, known to all ranks: the others wait for it. Where `find` throws, they end with Interrupted.
+  nlohmann::json decided(const std::function<nlohmann::json()>& find) const;
 };
 
 }  // namespace hesper

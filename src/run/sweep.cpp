@@ -252,23 +252,32 @@ SweepResult sweep_diag_over_probes(const Model& model, const ResolvedSelection& 
   out.points = doublings(probes);
   Tensor truth, places;
   if (sweep.truth) {
-    refuse_shares(control,
-                  "--truth is a run before the sweep, in one process; without it a sweep over probes can be shared");
+    if (!control.part.whole())
+      throw std::invalid_argument(
+          fmt::format("{}: --truth is a run before the sweep; ranks can share both (hesper launch), parts cannot",
+                      control.shared_by()));
     places = places_of(*sweep.truth, selection);
     Snapshots::Before none;
     Snapshots::Before& before = control.snapshots ? control.snapshots->before : none;
-    if (before.tensors.empty()) {
-      const DiagonalResult exact =
-          compute_exact_diag(model, *sweep.truth, sums_of(model, *sweep.truth), windows, sweep.options, control);
-      before = {{{"seconds", exact.seconds}, {"directions", exact.products}, {"peak_memory", exact.peak_memory}},
-                {{"truth", exact.tensors[0].entries.mean}}};
+    if (before.note.is_null()) {
+      RunControl first = control;
+      first.more = true;
+      try {
+        const DiagonalResult exact =
+            compute_exact_diag(model, *sweep.truth, sums_of(model, *sweep.truth), windows, sweep.options, first);
+        before = {{{"seconds", exact.seconds}, {"directions", exact.products}, {"peak_memory", exact.peak_memory}},
+                  {{"truth", exact.tensors[0].entries.mean}}};
+      } catch (const PartDone&) {  // rank 0 has it
+      }
     }
-    truth = before.tensors.at(0).second;
-    out.notes["truth"] = {{"entries", truth.numel()},
-                          {"seconds", before.note.at("seconds")},
-                          {"directions", before.note.at("directions")}};
-    out.seconds = before.note.at("seconds"), out.products = before.note.at("directions");
-    out.peak_memory = before.note.at("peak_memory");
+    if (!before.tensors.empty()) {
+      truth = before.tensors[0].second;
+      out.notes["truth"] = {{"entries", truth.numel()},
+                            {"seconds", before.note.at("seconds")},
+                            {"directions", before.note.at("directions")}};
+      out.seconds = before.note.at("seconds"), out.products = before.note.at("directions");
+      out.peak_memory = before.note.at("peak_memory");
+    }
   }
   std::vector<DiagonalMoments> moments;
   RunControl inner = control;

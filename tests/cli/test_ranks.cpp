@@ -16,28 +16,12 @@ class RanksTool : public Results {
  protected:
   Outcome run(const Words& words) const { return run_tool(folder.path, words); }
   /// A run of some seconds: 60 windows of 10 tokens.
-  Words long_run(const std::string& out) const {
+  Words long_run(const std::string& out, const Words& by = {"--probes", "32"}) const {
     at::manual_seed(2);
     write_npy(folder / "many.npy", at::randint(4, 40, {60, 10}, at::kInt));
-    return {"diag",
-            "--model",
-            golden_folder("llama-gqa"),
-            "--token-ids",
-            "many.npy",
-            "--b",
-            "60",
-            "--layer",
-            "q_proj,v_proj",
-            "--probes",
-            "32",
-            "--directions",
-            "1",
-            "--precision",
-            "fp64",
-            "--snapshot-every",
-            "0.2",
-            "--out",
-            out};
+    const Words data{"diag", "--model", golden_folder("llama-gqa"), "--token-ids", "many.npy", "--b", "60"};
+    const Words small{"--layer", "q_proj,v_proj", "--directions", "1", "--precision", "fp64"};
+    return data + small + by + Words{"--snapshot-every", "0.2", "--out", out};
   }
   static std::vector<pid_t> children_of(pid_t process) {
     std::ifstream list(fmt::format("/proc/{}/task/{}/children", process, process));
@@ -68,7 +52,12 @@ TEST_F(RanksTool, EqualOneProcess) {
       {"diag", "--layer", "q_proj,v_proj", "--probes", "6", "--errors", "full"},
       {"diag", "--layer", "v_proj", "--exact"},
       {"fisher", "--kind", "gauss-newton", "--layer", "q_proj", "--probes", "6"},
-      {"sweep", "--over", "probes", "--layer", "v_proj", "--probes", "5"},
+      {"sweep", "--over", "probes", "--layer", "v_proj", "--probes", "5", "--truth", "0:2"},
+      {"exact", "--layer", "q_proj,v_proj", "--each-layer", "--t", "3"},
+      {"diag", "--layer", "q_proj,v_proj", "--method", "krylov", "--probes", "40"},
+      {"diag", "--layer", "v_proj", "--rel-error", "0.1", "--of", "trace", "--probes", "64"},
+      {"diag", "--layer", "q_proj,v_proj", "--probe-scope", "auto", "--probes", "8"},
+      {"diag", "--layer", "q_proj,v_proj", "--method", "auto", "--probes", "64"},
   };
   for (size_t i = 0; i < std::size(commands); ++i) {
     const std::string whole = fmt::format("whole{}", i);
@@ -120,6 +109,30 @@ TEST_F(RanksTool, InterruptedTogether) {
   expect_same("whole", "ranks");
 }
 
+// Stages that need all windows of those before them: stopped twice, each time another number of ranks goes on.
+TEST_F(RanksTool, OrderedStagesGoOn) {
+  for (const Words& by : {Words{"--method", "krylov"}, Words{"--method", "auto"}, Words{"--rel-error", "0.01"}}) {
+    const auto command = [&](const std::string& out) { return long_run(out, by + Words{"--probes", "64"}); };
+    const std::string whole = by[1] + "-whole", shared = by[1] + "-ranks";
+    ASSERT_EQ(run(command(whole)).code, 0);
+    for (const char* n : {"3", "2"}) {
+      const auto age = [&] {
+        return has_snapshot(shared) ? fs::last_write_time(folder / shared / files(shared, ".snapshot")[0])
+                                    : fs::file_time_type::min();
+      };
+      const auto before = age();
+      const pid_t launcher =
+          start_tool(folder.path, Words{"launch", "-n", n} + command(shared), folder / "out", folder / "err");
+      ASSERT_TRUE(wait_for([&] { return age() > before; })) << by[1] << read_bytes(folder / "err");
+      ::kill(launcher, SIGTERM);
+      ASSERT_EQ(wait_for_end(launcher), 130) << by[1] << read_bytes(folder / "err");
+    }
+    const Outcome last = run(command(shared) + Words{"--resume"});
+    ASSERT_EQ(last.code, 0) << last.err;
+    expect_same(whole, shared);
+  }
+}
+
 // With no launcher that would see it: the others find out by themselves.
 TEST_F(RanksTool, DeadRankIsFoundWithin30Seconds) {
   const std::string port = std::to_string(20000 + ::getpid() % 20000);
@@ -145,12 +158,24 @@ TEST_F(RanksTool, DeadRankIsFoundWithin30Seconds) {
   wait_for_end(ranks[1]);
 }
 
+// Without --memory-limit: what is free, shared by the ranks of a host.
+TEST_F(RanksTool, ShareMemory) {
+  const Words command = Words{"diag", "--layer", "v_proj", "--probes", "4"};
+  const auto limit = [&](const Words& words, const std::string& out) {
+    EXPECT_EQ(run(words + command + data(out)).code, 0);
+    const auto record = nlohmann::json::parse(read_bytes(folder / out / files(out, ".json").at(0)));
+    return record["notes"]["plan"]["memory_limit"].get<double>();
+  };
+  const double alone = limit({}, "one"), shared = limit({"launch", "-n", "4"}, "four");
+  EXPECT_GT(shared, 0);
+  EXPECT_LT(shared, alone / 3);  // other processes of the machine come and go
+}
+
 TEST_F(RanksTool, Refusals) {
   expect_refusal(run(Words{"launch", "-n", "6", "diag", "--layer", "v_proj", "--probes", "4"} + data("r")), 2,
                  "WORLD_SIZE 6: there are only 5 windows to share");
-  expect_refusal(
-      run(Words{"launch", "-n", "2", "diag", "--layer", "v_proj", "--method", "krylov", "--probes", "40"} + data("r")),
-      2, "WORLD_SIZE 2: --method krylov");
+  expect_refusal(run(Words{"launch", "-n", "2", "sweep", "--over", "b", "--t", "4"} + data("r")), 2,
+                 "WORLD_SIZE 2: a sweep over b");
   expect_refusal(run({"launch", "-n", "2"}), 2, "launch: a command is missing");
   expect_refusal(run({"launch", "-n", "2", "exakt"}), 2, "exakt: no such command");
 }

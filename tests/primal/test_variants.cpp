@@ -25,6 +25,10 @@ void expect_whole_passes(const Toy& toy, at::ScalarType working, at::ScalarType 
   run_variants(*toy.program, base, changed, toy.tokens, precision, variant, [&](int64_t k, const Tensor& losses) {
     ++met[static_cast<size_t>(k)];
     EXPECT_TRUE(at::equal(losses, run_forward(*toy.program, variant(k), toy.tokens, precision))) << k;
+    // A shift of all keys moves no probability, and whether it moves a last bit is chance.
+    if (changed[static_cast<size_t>(k)].size() == 1 &&
+        toy.names[changed[static_cast<size_t>(k)][0]].ends_with(".k.bias"))
+      return;
     EXPECT_FALSE(at::equal(losses, run_forward(*toy.program, base, toy.tokens, precision))) << k;
   });
   EXPECT_EQ(met, std::vector<int>(changed.size(), 1));

@@ -17,8 +17,7 @@ void check(cudaError_t error, const char* what) {
     throw std::runtime_error(std::string("[attention] ") + what + ": " + cudaGetErrorString(error));
 }
 
-int blocks_of(const Shape& shape) { return static_cast<int>((shape.tokens + kBlock - 1) / kBlock); }
-int64_t tile_bytes(const Shape& shape) { return (shape.width + 63) / 64 * Tile<64>::bytes; }
+static_assert(tile_bytes(64) == Tile<64>::bytes && tile_bytes(128) == Tile<128>::bytes);
 
 /// Hands out pieces of the workspace, and collects the tensors to split into it.
 class Carver {
@@ -26,7 +25,7 @@ class Carver {
   Carver(void* base, const Shape& shape) : base_(static_cast<char*>(base)), shape_(shape) {}
   /// Tiles of x (directions, T, heads*D); null x: one zero tensor for all directions.
   Plane plane(const float* x, int64_t heads, int64_t directions, bool tangent, float factor = 1) {
-    const int64_t head = blocks_of(shape_) * tile_bytes(shape_), own = x == nullptr || !tangent ? 1 : directions;
+    const int64_t head = blocks_of(shape_) * tile_bytes(shape_.width), own = x == nullptr || !tangent ? 1 : directions;
     char* const at = take(own * heads * head);
     jobs_.job[jobs_.count++] = {x, at, static_cast<int>(heads), static_cast<int>(own), factor};
     return {at, own == 1 ? 0 : heads * head, head};
@@ -129,75 +128,16 @@ ForwardArguments forward_arguments(const Shape& shape, const Tape& tape, const T
   return a;
 }
 
-/// Cuts the key tiles into runs of at most `most` steps, as few as that takes (tile i is seen by blocks - i tiles of
-/// queries, one step each). False: more than `runs`, and nothing is set.
-bool cut_runs(int blocks, int64_t most, int runs, AdjointArguments& a) {
-  int begin[kMostRuns + 1] = {}, count = 1;
-  int64_t work = 0;
-  for (int tile = 0; tile < blocks; ++tile) {
-    if (work + blocks - tile > most) {
-      if (count == runs) return false;
-      begin[count++] = tile;
-      work = 0;
-    }
-    work += blocks - tile;
-  }
-  begin[count] = blocks;
-  a.runs = count;
-  std::copy_n(begin, kMostRuns + 1, a.run_begin);
-  return true;
-}
-
-/// Sets the runs, a thread block each: the fewest within 3% of the least time on the processors of a Hopper GPU.
-void set_runs(const Shape& shape, int64_t directions, AdjointArguments& a) {
-  constexpr int64_t kProcessors = 132;
-  const int blocks = blocks_of(shape);
-  const int64_t pairs = shape.kv_heads * directions, total = int64_t{blocks} * (blocks + 1) / 2;
-  int64_t most[kMostRuns + 1] = {}, time[kMostRuns + 1] = {}, least = INT64_MAX;
-  const int limit = std::min(kMostRuns, blocks);
-  for (int runs = 1; runs <= limit; ++runs) {
-    int64_t low = std::max<int64_t>(blocks, total / runs), high = total;  // the least longest run, by bisection
-    while (low < high) {
-      const int64_t middle = (low + high) / 2;
-      cut_runs(blocks, middle, runs, a) ? high = middle : low = middle + 1;
-    }
-    most[runs] = low;
-    time[runs] = (pairs * runs + kProcessors - 1) / kProcessors * low;
-    least = std::min(least, time[runs]);
-  }
-  int runs = 1;
-  while (time[runs] > least * 103 / 100) ++runs;
-  cut_runs(blocks, most[runs], runs, a);
-}
-
-int64_t padded_width(const Shape& shape) {
-  return shape.width <= 64 ? 64 : shape.width <= 80 ? 80 : shape.width <= 96 ? 96 : 128;
-}
-int64_t sums_bytes(const Shape& shape, int64_t directions) {
-  AdjointArguments a;
-  set_runs(shape, directions, a);
-  return a.runs * directions * shape.heads * blocks_of(shape) * kBlock * padded_width(shape) * 4;
-}
-
 /// What the sweep of the adjoints writes.
 void set_outputs(AdjointArguments& a, const Shape& shape, const Adjoints& out, Carver& carver) {
   a.k_out = out.k, a.v_out = out.v;
-  set_runs(shape, a.directions, a);
+  const Runs runs = runs_of(shape, a.directions);
+  a.runs = runs.count;
+  std::copy_n(runs.begin, kMostRuns + 1, a.run_begin);
   a.q_sums = reinterpret_cast<float*>(carver.take(sums_bytes(shape, a.directions)));
 }
 
 }  // namespace
-
-bool serves(const Shape& s) {
-  return s.tokens >= 1 && s.kv_heads >= 1 && s.heads % s.kv_heads == 0 && s.width >= 2 && s.width <= 128 &&
-         s.width % 2 == 0;
-}
-
-size_t workspace_bytes(const Shape& shape, int64_t directions) {
-  const int64_t head = blocks_of(shape) * tile_bytes(shape), rows = shape.heads * blocks_of(shape) * kBlock * 4;
-  const int64_t of_tape = (2 * shape.heads + 2 * shape.kv_heads) * head + 2 * rows;
-  return of_tape * (1 + directions) + sums_bytes(shape, directions) + 16 * 256;
-}
 
 void forward_tangent(const Shape& shape, const Tape& tape, const Tangents& dot, int64_t directions, Products products,
                      float* o_dot, float* r, void* workspace, cudaStream_t stream) {

@@ -2,22 +2,15 @@
 // The tangent maps of ops/attention.h on a Hopper GPU: one sequence, K directions, raw device pointers, no Torch.
 // Every tensor is contiguous fp32, 16-byte aligned, laid out as the engine stores it, heads side by side in a row:
 // q, o (T, H*D); k, v (T, G*D); L, Dl (T, H); their tangents with K leading. docs/kernels/attention.md derives the
-// kernels. Launches are asynchronous on `stream`; results do not depend on timing. Errors: std::invalid_argument for a
+// kernels. Launches are asynchronous on `stream`; results do not depend on timing; `workspace`: workspace_bytes. Errors: std::invalid_argument for a
 // shape that serves() refuses, std::runtime_error for what CUDA reports.
 #include <cuda_runtime_api.h>
 
-#include <cstddef>
 #include <cstdint>
 
-namespace hesper::attention_cuda {
+#include "ops/cuda/attention_sizes.h"
 
-struct Shape {
-  int64_t tokens = 1;    // T
-  int64_t heads = 1;     // H
-  int64_t kv_heads = 1;  // G, divides H
-  int64_t width = 1;     // D
-  float scale = 1;       // c
-};
+namespace hesper::attention_cuda {
 
 /// Of the tensor-core products. bf16x3: each factor hi + lo in bf16, hi hi + hi lo + lo hi summed in fp32 (error about
 /// 1e-5). bf16: S, S_dot and so P in bf16x3, the other products of hi alone (error about 5e-3).
@@ -37,13 +30,6 @@ struct Tangents {
 struct Adjoints {
   float *q = nullptr, *k = nullptr, *v = nullptr;  // (K, T, H*D), (K, T, G*D), (K, T, G*D)
 };
-
-/// Width even and at most 128, kv_heads divides heads, tokens >= 1. Widths between are padded on the chip to the next
-/// of 64, 80, 96, 128.
-bool serves(const Shape& shape);
-
-/// Bytes of device memory behind `workspace` (256-byte aligned) that any of the maps below needs.
-size_t workspace_bytes(const Shape& shape, int64_t directions);
 
 /// o_dot (K, T, H*D), r (K, T, H). At least one tangent is there.
 void forward_tangent(const Shape& shape, const Tape& tape, const Tangents& dot, int64_t directions, Products products,

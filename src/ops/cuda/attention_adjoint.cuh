@@ -17,8 +17,6 @@ namespace hesper::attention_cuda {
 
 enum class Sweep { adjoint_tangent, form, plain };
 
-inline constexpr int kMostRuns = 16;
-
 struct AdjointArguments {
   Plane q, k, v, o_bar, q_dot, k_dot, v_dot, o_bar_dot;
   const float *L = nullptr, *Dl = nullptr;      // (H, blocks*64); L times log2(e), +inf beyond T

@@ -2,11 +2,10 @@
 // Tiles of the attention kernels: 64 rows of one head in bf16, hi and lo, as wgmma reads them from shared memory, and
 // their products. A tile in memory: hi then lo, each one or two blocks of 64 columns, each block its rows of 128 bytes,
 // 16-byte chunks swizzled by row % 8. Device memory holds the same image, so that a tile is one bulk copy.
+#include "ops/cuda/attention_sizes.h"
 #include "ops/cuda/hopper.cuh"
 
 namespace hesper::attention_cuda {
-
-inline constexpr int kBlock = 64;  // rows of a tile
 
 /// Tiles of one tensor, ((directions,) heads, blocks). A direction stride of 0: a value shared by all directions.
 struct Plane {

@@ -36,7 +36,7 @@ struct Call {
         stream(c10::cuda::getCurrentCUDAStream(any.device().index())),
         options(any.options()),
         workspace(
-            at::empty({static_cast<int64_t>(cuda::workspace_bytes(shape, directions))}, options.dtype(at::kByte))) {}
+            at::empty({cuda::workspace_bytes(shape, directions)}, options.dtype(at::kByte))) {}
 
   const float* pointer(const Tensor& x) {
     if (!x.defined()) return nullptr;
@@ -60,11 +60,6 @@ cuda::Adjoints pointers(const Tensors& x) {
 
 bool serves(const AttentionShape& shape, const Tensor& x, Products products) {
   return products != Products::full && fused::serves(x) && shape.width <= 128;
-}
-
-int64_t scratch_bytes(const AttentionShape& s, int64_t tokens, int64_t directions) {
-  const cuda::Shape shape{tokens, s.heads, s.kv_heads, s.width, static_cast<float>(s.scale)};
-  return static_cast<int64_t>(cuda::workspace_bytes(shape, directions));
 }
 
 void forward_tangent(const AttentionShape& shape, const Tape& tape, Tangents& dot, Products products) {
