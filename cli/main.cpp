@@ -13,6 +13,7 @@
 
 #include "arguments.h"
 #include "commands.h"
+#include "ops/weight_buffers.h"
 #include "processes.h"
 #include "run/exact.h"
 #include "values.h"
@@ -117,7 +118,7 @@ int main(int argc, char** argv) {
   // Freed buffers stay with the process and are handed out again, instead of being mapped and zeroed anew each time.
   // One heap for all threads: a second one would keep holes of its own.
   mallopt(M_ARENA_MAX, 1);
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_MMAP_THRESHOLD, hesper::mapped_from);
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
   // On a GPU: segments that grow leave fewer holes. Read when LibTorch first takes memory there; what the user says
   // goes.

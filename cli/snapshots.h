@@ -5,6 +5,7 @@
 #include "console.h"
 #include "flags.h"
 #include "processes.h"
+#include "run/memory.h"
 #include "run/snapshot.h"
 
 namespace hesper::cli {
@@ -46,11 +47,13 @@ Snapshots open_snapshots(const Flags& flags, const std::filesystem::path& folder
 /// What a run is told by this process: progress to the console, interrupts, its snapshots and its part.
 RunControl control_of(const Flags& flags, Console& console, Snapshots& snapshots, Ranks* ranks);
 
-/// run(), or nothing where this process has done its part only, which is told.
+/// run(), or nothing where this process has done its part only, which is told. What the run has freed goes back, so
+/// that tables and pictures come on top of the results alone.
 template <class Run>
 auto result_of(Console& console, Run run) -> std::optional<decltype(run())> {
   try {
     std::optional result = run();
+    release_free_memory();
     console.end_progress();
     return result;
   } catch (const PartDone& done) {

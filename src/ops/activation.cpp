@@ -41,26 +41,40 @@ Tensor with_form(const Tangent& t, const Tensor& a_dot, const Tensor& u_dot, con
 }
 }  // namespace
 
-PhiValues phi_values(Phi phi, const Tensor& x) {
+Tensor phi_value(Phi phi, const Tensor& x) {
   switch (phi) {
-    case Phi::relu: {
-      const Tensor on = x.gt(0).to(x.scalar_type());
-      return {x * on, on, {}};
-    }
-    case Phi::silu: {
-      const Tensor s = x.sigmoid(), xs = x * (1 - s);  // phi' = s(1 + x(1-s)), phi'' = s(1-s)(2 + x(1-2s))
-      return {x * s, s * (1 + xs), s * (1 - s) * (2 + xs - x * s)};
+    case Phi::relu:
+      return x.relu();
+    case Phi::silu:
+      return at::silu(x);
+    case Phi::gelu:
+      return at::gelu(x);
+    case Phi::gelu_tanh:
+      return at::gelu(x, "tanh");
+  }
+  return {};
+}
+
+PhiSlopes phi_slopes(Phi phi, const Tensor& x) {
+  switch (phi) {
+    case Phi::relu:
+      return {x.gt(0).to(x.scalar_type()), {}};
+    case Phi::silu: {  // x s, s = 1 / (1 + e^-x); phi' = s (1 + x (1 - s)), phi'' = s (1 - s) (2 + x (1 - 2 s))
+      const Tensor s = x.sigmoid(), rest = 1 - s;
+      const Tensor first = (x * rest).add_(1).mul_(s);
+      return {first, (s * -2).add_(1).mul_(x).add_(2).mul_(rest.mul_(s))};
     }
     case Phi::gelu: {  // x Phi(x); phi' = Phi + x f, phi'' = f (2 - x^2), f the normal density
-      const Tensor cdf = 0.5 * (1 + at::erf(x * std::numbers::sqrt2 / 2));
-      const Tensor density = (x.square() * -0.5).exp() * (1 / std::sqrt(2 * std::numbers::pi));
-      return {x * cdf, cdf + x * density, density * (2 - x.square())};
+      const Tensor cdf = (x * (std::numbers::sqrt2 / 2)).erf_().add_(1).mul_(0.5), square = x.square();
+      const Tensor density = (square * -0.5).exp_().mul_(1 / std::sqrt(2 * std::numbers::pi));
+      return {cdf.add_(x * density), square.neg_().add_(2).mul_(density)};
     }
-    case Phi::gelu_tanh: {  // 0.5 x (1 + t), t = tanh(w), w = k (x + a x^3)
+    case Phi::gelu_tanh: {  // x (1 + t) / 2, t = tanh(w), w = k (x + a x^3), t' = (1 - t^2) w', w'' = 6 a k x
       const double k = std::sqrt(2 / std::numbers::pi), a = 0.044715;
-      const Tensor t = (k * (x + a * x.pow(3))).tanh(), w1 = k * (1 + 3 * a * x.square()), w2 = 6 * a * k * x;
-      const Tensor t1 = (1 - t.square()) * w1, t2 = (1 - t.square()) * (w2 - 2 * t * w1.square());
-      return {0.5 * x * (1 + t), 0.5 * (1 + t) + 0.5 * x * t1, t1 + 0.5 * x * t2};
+      const Tensor square = x.square(), t = (square * a).add_(1).mul_(x).mul_(k).tanh_();
+      const Tensor w1 = square.mul_(3 * a).add_(1).mul_(k), rest = t.square().neg_().add_(1), t1 = rest * w1;
+      const Tensor t2 = w1.square_().mul_(t).mul_(-2).add_(x, 6 * a * k).mul_(rest);
+      return {(x * t1).add_(t).add_(1).mul_(0.5), t2.mul_(x).mul_(0.5).add_(t1)};
     }
   }
   return {};
@@ -68,13 +82,14 @@ PhiValues phi_values(Phi phi, const Tensor& x) {
 
 Tensor Activation::forward(const Primal& p, const Tensors& x, Kept& kept) const {
   if (p.keep) kept = {x[0]};
-  return phi_values(phi_, x[0]).value;
+  return phi_value(phi_, x[0]);
 }
 
 Tensors Activation::adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept& kept, Readout&) const {
-  const PhiValues v = phi_values(phi_, kept[0]);
-  kept = {v.first, times(v.second, y_bar)};
-  return {v.first * y_bar};
+  const PhiSlopes phi = phi_slopes(phi_, kept[0]);
+  if (phi.second.defined()) phi.second.mul_(y_bar);
+  kept = {phi.first, phi.second};
+  return {phi.first * y_bar};
 }
 
 Tensor Activation::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
@@ -97,14 +112,15 @@ void Activation::second_order(const Tangent& t, const Kept& kept, SecondOrder& f
 
 Tensor GatedActivation::forward(const Primal& p, const Tensors& x, Kept& kept) const {
   if (p.keep) kept = {x[0], x[1]};
-  return phi_values(phi_, x[0]).value * x[1];
+  return phi_value(phi_, x[0]) * x[1];
 }
 
 Tensors GatedActivation::adjoint(const Primal&, const Tensor& y_bar, unsigned, Kept& kept, Readout&) const {
-  const PhiValues v = phi_values(phi_, kept[0]);
-  const Tensor u = kept[1];
-  kept = {v.first * u, v.value, times(v.second, u * y_bar), v.first * y_bar};
-  return {kept[kA] * y_bar, v.value * y_bar};
+  const PhiSlopes phi = phi_slopes(phi_, kept[0]);
+  const Tensor u = kept[1], au = phi.first * y_bar;
+  if (phi.second.defined()) phi.second.mul_(u * y_bar);
+  kept = {phi.first.mul_(u), phi_value(phi_, kept[0]), phi.second, au};
+  return {kept[kA] * y_bar, kept[kU] * y_bar};
 }
 
 Tensor GatedActivation::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {

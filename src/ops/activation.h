@@ -12,11 +12,13 @@ namespace hesper {
 /// Names as in transformers' configs: gelu is the erf form, gelu_tanh its tanh form (gelu_new, gelu_pytorch_tanh).
 enum class Phi { relu, gelu, gelu_tanh, silu };
 
-/// phi, phi', phi'' at x. second is undefined for relu, where it is zero (the kink at 0 counts as 0).
-struct PhiValues {
-  Tensor value, first, second;
+/// phi at x.
+Tensor phi_value(Phi phi, const Tensor& x);
+/// phi', phi'' at x. second is undefined for relu, where it is zero (the kink at 0 counts as 0).
+struct PhiSlopes {
+  Tensor first, second;
 };
-PhiValues phi_values(Phi phi, const Tensor& x);
+PhiSlopes phi_slopes(Phi phi, const Tensor& x);
 
 class Activation : public Op {
  public:
@@ -28,7 +30,7 @@ class Activation : public Op {
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
   OpCost cost(const OpShapes& s) const override {
     const int64_t f = s.inputs[0], smooth = phi_ == Phi::relu ? 0 : f;
-    return {f, f, f + smooth, smooth, smooth, phi_ == Phi::relu ? 2 * f : 7 * f};  // sigmoid, phi, phi', phi'', ...
+    return {f, f, f + smooth, smooth, smooth, phi_ == Phi::relu ? f : 3 * f};  // of phi_slopes
   }
   std::string name() const override { return "activation"; }
 
@@ -46,7 +48,7 @@ class GatedActivation : public Op {
   void second_order(const Tangent&, const Kept&, SecondOrder&) const override;
   OpCost cost(const OpShapes& s) const override {
     const int64_t f = s.inputs[0];
-    return {f, 2 * f, (phi_ == Phi::relu ? 3 : 4) * f, 2 * f, f, 7 * f};
+    return {f, 2 * f, (phi_ == Phi::relu ? 3 : 4) * f, 2 * f, f, f};
   }
   std::string name() const override { return "gated_activation"; }
 

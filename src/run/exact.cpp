@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <limits>
 
 #include "hessian/autograd_engine.h"
 #include "model/build_program.h"
@@ -216,6 +217,7 @@ double WindowLosses::loss() const {
 }
 
 double WindowLosses::standard_error() const {
+  if (losses.numel() < 2) return std::numeric_limits<double>::quiet_NaN();
   return (losses.std(0, true) / std::sqrt(static_cast<double>(losses.numel()))).item<double>();
 }
 

@@ -11,8 +11,9 @@
 namespace hesper {
 namespace {
 
-// The process with LibTorch loaded and a few small products made: what tiny models peak at (59 MiB).
-constexpr int64_t kLibrary = int64_t{60} << 20;
+// The process with LibTorch loaded and a few small products made: what tiny models peak at (59 to 66 MiB; 62 of them
+// are there before anything is read).
+constexpr int64_t kLibrary = int64_t{64} << 20;
 // On a GPU: cuBLAS's workspaces and the kernels themselves; and the holes that LibTorch's allocator leaves, a tenth of
 // what it hands out (measured on an H200: 4 to 15% from 1 to 62 GiB).
 constexpr int64_t kDeviceLibrary = int64_t{256} << 20;
@@ -27,13 +28,18 @@ struct Peak {
   void touch(int64_t size) { most = std::max(most, held + size); }
 };
 
-/// Bytes of the largest copy that Parameters::get makes of the given parameters.
-int64_t raised(const RunShapes& r, const RunForm& form, const std::vector<int>& parameters) {
+/// Whether a copy of a weight passes through a buffer that stays (ops/weight_buffers.h).
+bool buffered(const RunShapes& r, int64_t bytes) { return r.device.is_cpu() && bytes < mapped_from; }
+
+/// Bytes of the largest copy that Parameters::get makes of the given parameters in the primal pass.
+int64_t raised(const RunShapes& r, const RunForm& form, const std::vector<int>& parameters, bool in_buffers = false) {
   int64_t most = 0;
-  for (int p : parameters)
-    if (p >= 0 && (form.streamed || form.primal != form.precision) &&
-        (form.primal != r.stored[p] || !r.device.is_cpu()))
-      most = std::max(most, c10::multiply_integers(r.parameter_shapes[p]) * bytes_of(form.primal));
+  for (int p : parameters) {
+    if (p < 0 || !(form.streamed || form.primal != form.precision)) continue;
+    if (form.primal == r.stored[p] && r.device.is_cpu()) continue;
+    const int64_t bytes = c10::multiply_integers(r.parameter_shapes[p]) * bytes_of(form.primal);
+    if (buffered(r, bytes) == in_buffers) most = std::max(most, bytes);
+  }
   return most;
 }
 
@@ -145,9 +151,10 @@ int64_t logits_bytes(const Walk& w, const RunForm& form, int64_t rows, int64_t t
 }
 
 /// Bytes that the cuts of token-local segments hold: every value of a segment and three temporaries of the widest; in
-/// the last segment the head's logits too. And half of that again: their memory leaves holes between the tensors that
-/// stay (measured over the parts: opt-tiny two-pass, K = 16, 1.5 times in fp32, 1.3 in fp64; a random OPT of width 192
-/// once). A GPU has one cut at a time, whose holes are counted with the library, and its kernels one temporary.
+/// the last segment the head's logits too. And a quarter of that again: their memory leaves holes between the tensors
+/// that stay (measured with the other parts taken off: 1.5 times for opt-tiny two-pass, K = 16; once for a random OPT
+/// of width 192, K = 2). A GPU has one cut at a time, whose holes are counted with the library, and its kernels one
+/// temporary.
 int64_t cut_bytes(const Walk& w, const RunForm& form) {
   const auto [rows, workers] = cuts_of(w.run, form);
   const int64_t e = bytes_of(form.precision), temporaries = fused_maps(w.run, form) ? 1 : 3;
@@ -157,7 +164,7 @@ int64_t cut_bytes(const Walk& w, const RunForm& form) {
       most = std::max(most, rows * (w.inside[w.number(s)] + temporaries * w.widest) * e +
                                 (w.last(s) ? logits_bytes(w, form, rows, rows / form.directions) : 0));
   const int64_t bytes = workers * most;
-  return w.run.device.is_cpu() ? bytes + bytes / 2 : bytes;
+  return w.run.device.is_cpu() ? bytes + bytes / 4 : bytes;
 }
 
 /// n x n sums on a CPU; of a chunk its rows, forms and the products at distinct rows x columns of a selected parameter.
@@ -181,14 +188,10 @@ int64_t result_bytes(const Walk& w, const RunForm& form) {
   return sums + chunk + workers * k * reads * e;
 }
 
-/// Values of `bytes` each come from the heap while they are smaller than the threshold above which malloc maps them
-/// (cli/main.cpp). What one window leaves of them the next one's do not fill exactly, and how well depends on where the
-/// heap began: one to three values more, two in the middle (a random OPT of width 192, t = 96, T = 256: 17 to 55 MiB at
-/// b = 2 to 4, values of 19 MiB).
-int64_t heap_holes(int64_t bytes) {
-  constexpr int64_t mapped_from = int64_t{32} << 20;
-  return bytes < mapped_from ? 2 * bytes : 0;
-}
+/// Values of `bytes` each come from the heap while they are smaller than what malloc maps by itself. What one window
+/// leaves of them the next one's do not fill exactly, and how well depends on where the heap began: one to three values
+/// more, two in the middle (a random OPT of width 192, t = 96, T = 256: 17 to 55 MiB at b = 2 to 4, values of 19 MiB).
+int64_t heap_holes(int64_t bytes) { return bytes < mapped_from ? 2 * bytes : 0; }
 
 }  // namespace
 
@@ -199,22 +202,26 @@ Memory forecast_on(const RunShapes& r, const RunForm& form, at::Device here) {
   const std::vector<at::Device> devices = r.program->parameter_devices();
   Memory m;
   m.library = r.device.is_cpu() ? kLibrary : kDeviceLibrary;
-  int64_t factor = 0, largest = 0;  // [lo; hi; hi] of the largest weight; its working copy where weights are streamed
+  const int64_t workers = cuts_of(r, form).workers;
+  // [lo; hi; hi] of the largest weight; where weights are streamed working copies, those that pass through buffers too.
+  int64_t factor = 0, largest = 0, buffer = 0;
   for (size_t p = 0; p < r.stored.size(); ++p) {
     const int64_t entries = c10::multiply_integers(r.parameter_shapes[p]);
     if (devices[p] != here) continue;
     if (r.device.is_cpu() && r.stored[p] == form.precision) continue;
+    const int64_t bytes = entries * bytes_of(form.precision);
+    int64_t& copies = buffered(r, bytes) ? buffer : largest;
     if (form.streamed && entries > small_parameter)
-      largest = std::max(largest, entries * bytes_of(form.precision));
+      copies = std::max(copies, bytes);
     else
-      m.weights += entries * bytes_of(form.precision);
+      m.weights += bytes;
     if (splits(form.products)) factor = std::max(factor, entries * 6);
   }
   m.weights += factor;
-  if (r.device.is_cpu()) {  // copies of many sizes come and go (an fp16 LLaMA of width 640, T = 64: 20 to 30 MiB)
+  if (r.device.is_cpu()) {
     std::vector<int> all(r.stored.size());
     std::iota(all.begin(), all.end(), 0);
-    m.weights += heap_holes(std::max(largest, raised(r, form, all)));
+    m.weights += std::max(raised(r, form, all, true), form.pass == Pass::primal ? 0 : buffer * workers);
   }
   if (form.streamed && !r.device.is_cpu()) m.weights += bytes_in_flight(*r.program, r.parameter_shapes, r.stored);
   if (r.device.is_cpu()) m.weights += r.loaded;
@@ -227,7 +234,7 @@ Memory forecast_on(const RunShapes& r, const RunForm& form, at::Device here) {
                                                      : adjoint_tangents(w);
   const int64_t value = form.directions * r.tokens * bytes_of(form.precision);  // of width 1
   m.tangents = value * each + (r.device.is_cpu() && r.windows > 1 ? heap_holes(value * w.head_width) : 0);
-  m.cuts = cut_bytes(w, form) + largest * cuts_of(r, form).workers;
+  m.cuts = cut_bytes(w, form) + largest * workers;
   for (const auto& op : r.program->ops())
     if (w.mine(*op)) m.attention = std::max(m.attention, tangent_scratch(w, form, *op));
   if (!r.device.is_cpu()) m.library += (m.total() - m.library) / kHoles;

@@ -2,8 +2,8 @@
 // The tangent maps of ops/attention.h on a Hopper GPU: one sequence, K directions, raw device pointers, no Torch.
 // Every tensor is contiguous fp32, 16-byte aligned, laid out as the engine stores it, heads side by side in a row:
 // q, o (T, H*D); k, v (T, G*D); L, Dl (T, H); their tangents with K leading. docs/kernels/attention.md derives the
-// kernels. Launches are asynchronous on `stream`; results do not depend on timing; `workspace`: workspace_bytes. Errors: std::invalid_argument for a
-// shape that serves() refuses, std::runtime_error for what CUDA reports.
+// kernels. Launches are asynchronous on `stream`; results do not depend on timing; `workspace`: workspace_bytes.
+// Errors: std::invalid_argument for a shape that serves() refuses, std::runtime_error for what CUDA reports.
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
