@@ -35,8 +35,7 @@ struct Call {
         guard(any.device()),
         stream(c10::cuda::getCurrentCUDAStream(any.device().index())),
         options(any.options()),
-        workspace(
-            at::empty({cuda::workspace_bytes(shape, directions)}, options.dtype(at::kByte))) {}
+        workspace(at::empty({cuda::workspace_bytes(shape, directions)}, options.dtype(at::kByte))) {}
 
   const float* pointer(const Tensor& x) {
     if (!x.defined()) return nullptr;
