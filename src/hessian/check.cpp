@@ -97,10 +97,8 @@ void Checker::choose_directions() {
 
 /// Second differences of H V over steps of 1e-10 hold nothing but rounding noise, sqrt(6) times that of one product.
 void Checker::measure_noise() {
-  const double h = 1e-10 / std::sqrt(static_cast<double>(selection_.size()));
-  const Tensor d = at::full_like(differences_.gradient(), h);
-  const Tensor plus = products(differences_.moved(d), at::kDouble, v_, false).hv;
-  const Tensor minus = products(differences_.moved(-d), at::kDouble, v_, false).hv;
+  const Tensor plus = products(differences_.shaken(1e-10), at::kDouble, v_, false).hv;
+  const Tensor minus = products(differences_.shaken(-1e-10), at::kDouble, v_, false).hv;
   const double measured = l2(plus - 2 * exact_.hv + minus) / std::sqrt(6.0) / std::max(hv_, 1e-300);
   noise_ = std::max(measured, 8 * kEps64);
   noise_reason_ =

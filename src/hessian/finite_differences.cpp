@@ -14,7 +14,6 @@ namespace hesper {
 namespace {
 
 constexpr double kEps = std::numeric_limits<double>::epsilon();
-constexpr double kNoiseStep = 1e-10;
 
 double l2(const Tensor& x) { return x.norm().item<double>(); }
 Tensor scalar(double x) { return at::scalar_tensor(x, at::kDouble); }
@@ -51,15 +50,17 @@ FiniteDifferences::FiniteDifferences(const Program& program, const Parameters& p
   const at::NoGradGuard no_grad;
   const Tensor zero = at::zeros({selection.size()}, at::TensorOptions(at::kDouble).device(parameters.device()));
   pieces_ = pieces(parameters);
-  origin_ = evaluate(zero);
-  // f(h) - 2 f(0) + f(-h) = h^2 f'' + noise, noise of standard deviation sqrt(6) e
-  const double size = std::sqrt(static_cast<double>(selection.size()));
-  const Tensor d = at::full_like(zero, kNoiseStep / size);
-  const Point plus = evaluate(d), minus = evaluate(-d);
-  loss_noise_ =
-      std::max(std::abs(plus.loss - 2 * origin_.loss + minus.loss) / std::sqrt(6.0), 4 * kEps * std::abs(origin_.loss));
-  gradient_noise_ = std::max(l2(plus.gradient - 2 * origin_.gradient + minus.gradient) / std::sqrt(6.0),
-                             4 * kEps * l2(origin_.gradient));
+  origin_ = evaluate(parameters);
+  // f(h) - 2 f(0) + f(-h) = h^2 f'' + noise, noise of standard deviation sqrt(6) e. The largest of a few: one alone may
+  // vanish by chance where there is a single weight.
+  loss_noise_ = 4 * kEps * std::abs(origin_.loss);
+  gradient_noise_ = 4 * kEps * l2(origin_.gradient);
+  for (const double h : {1e-10, 2e-10, 3e-10}) {
+    const Point plus = evaluate(shaken(h)), minus = evaluate(shaken(-h));
+    loss_noise_ = std::max(loss_noise_, std::abs(plus.loss - 2 * origin_.loss + minus.loss) / std::sqrt(6.0));
+    gradient_noise_ =
+        std::max(gradient_noise_, l2(plus.gradient - 2 * origin_.gradient + minus.gradient) / std::sqrt(6.0));
+  }
 }
 
 Parameters FiniteDifferences::moved(const Tensor& d) const {
@@ -72,8 +73,18 @@ Parameters FiniteDifferences::moved(const Tensor& d) const {
   return parameters_.with(replaced);
 }
 
-FiniteDifferences::Point FiniteDifferences::evaluate(const Tensor& d) const {
-  const Tape tape = run_primal(program_, moved(d), selection_, tokens_, at::kDouble);
+Parameters FiniteDifferences::shaken(double h) const {
+  const double n = static_cast<double>(selection_.size());
+  const Tensor d = at::full({selection_.size()}, h / std::sqrt(n), origin_.gradient.options());
+  std::vector<std::pair<int, Tensor>> scaled;
+  for (int p = 0; p < parameters_.count(); ++p)
+    if (parameters_.stored(p).dim() == 1 && !selection_.has(p))
+      scaled.emplace_back(p, parameters_.get(p, at::kDouble) * (1 + h));
+  return moved(d).with(scaled);
+}
+
+FiniteDifferences::Point FiniteDifferences::evaluate(const Parameters& parameters) const {
+  const Tape tape = run_primal(program_, parameters, selection_, tokens_, at::kDouble);
   return {tape.losses.mean().item<double>(), tape.gradient.mean(0)};
 }
 
@@ -134,7 +145,7 @@ std::vector<Differences> FiniteDifferences::along(const Tensor& v, const std::ve
   Tensors slope, curvature, column;
   std::vector<bool> trusted;
   for (double h : steps) {
-    const Point plus = evaluate(h * v), minus = evaluate(-h * v);
+    const Point plus = evaluate(moved(h * v)), minus = evaluate(moved(-h * v));
     Differences d;
     d.step = h;
     // Fewer inputs change sign over a smaller step.

@@ -9,11 +9,11 @@
 //   mixed      u.Hv    central  (l(u+v) - l(u-v) - l(v-u) + l(-u-v))/4h^2  h^2/6 (...)        e_l/h^2
 //   column     Hv      forward  (g(h) - g(0))/h                           h/2  |D^2 g|      2 e_g/h
 //                      central  (g(h) - g(-h))/2h                         h^2/6 |D^3 g|       e_g/h
-// e_l and e_g, the rounding noise of one evaluation, are measured: second differences over steps of 1e-10, where
-// nothing but noise is left. Truncation is estimated from neighbouring steps (Richardson). A ReLU network is smooth
-// only between kinks: where a ReLU input changes sign inside the step, differences mix two different Hessians and no
-// formula above holds. Such steps are found by comparing the signs of all ReLU inputs. So is a mixture of experts: the
-// experts of all tokens are compared.
+// e_l and e_g, the rounding noise of one evaluation, are measured: second differences over steps of 1e-10 (the largest
+// of three), where nothing but noise is left. Truncation is estimated from neighbouring steps (Richardson). A ReLU
+// network is smooth only between kinks: where a ReLU input changes sign inside the step, differences mix two different
+// Hessians and no formula above holds. Such steps are found by comparing the signs of all ReLU inputs. So is a mixture
+// of experts: the experts of all tokens are compared.
 #include <optional>
 
 #include "primal/primal.h"
@@ -62,6 +62,9 @@ class FiniteDifferences {
 
   /// The parameters at theta + d, d (n) on the selection.
   Parameters moved(const Tensor& d) const;
+  /// The parameters at theta + h u, u of length 1 on the selection, and every other vector (norms, biases) times 1 + h:
+  /// all that is rounded below and above the selection is rounded anew.
+  Parameters shaken(double h) const;
   /// ReLU inputs whose sign, and tokens whose expert, at theta + d differs from that at theta.
   int64_t kinks(const Tensor& d) const;
 
@@ -70,7 +73,7 @@ class FiniteDifferences {
     double loss = 0;
     Tensor gradient;  // (n)
   };
-  Point evaluate(const Tensor& d) const;
+  Point evaluate(const Parameters& parameters) const;
   double loss_at(const Tensor& d) const;
   /// Signs of all ReLU inputs, experts of all tokens; nothing of a smooth model.
   Tensors pieces(const Parameters& parameters) const;
