@@ -13,9 +13,9 @@
 
 #include "arguments.h"
 #include "commands.h"
-#include "ops/weight_buffers.h"
 #include "processes.h"
 #include "run/exact.h"
+#include "run/tensor_memory.h"
 #include "values.h"
 
 namespace hesper::cli {
@@ -115,11 +115,12 @@ int guarded(int argc, const char* const* argv) {
 }  // namespace hesper::cli
 
 int main(int argc, char** argv) {
-  // Freed buffers stay with the process and are handed out again, instead of being mapped and zeroed anew each time.
-  // One heap for all threads: a second one would keep holes of its own.
+  // What is small, or not a tensor: freed places stay with the process and are handed out again, instead of being
+  // mapped and zeroed anew each time. One heap for all threads: a second one would keep holes of its own.
   mallopt(M_ARENA_MAX, 1);
-  mallopt(M_MMAP_THRESHOLD, hesper::mapped_from);
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  hesper::keep_tensors_in_blocks();
   // On a GPU: segments that grow leave fewer holes. Read when LibTorch first takes memory there; what the user says
   // goes.
   setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", 0);

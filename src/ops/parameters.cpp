@@ -48,18 +48,12 @@ Parameters Parameters::streamed(Tensors stored, at::ScalarType working, at::Devi
   return out;
 }
 
-Tensor Parameters::copy(const Tensor& weight, at::ScalarType dtype) const {
-  const bool buffered = weight.is_cpu() && weight.is_contiguous() && weight.numel() > small_parameter &&
-                        weight.numel() * static_cast<int64_t>(c10::elementSize(dtype)) < mapped_from;
-  return weight.scalar_type() == dtype ? weight : buffered ? buffers_.copy(weight, dtype) : weight.to(dtype);
-}
-
 Tensor Parameters::get(int p, at::ScalarType dtype) const {
-  if (!kept_[p].defined()) return copy(stream_ ? stream_->fetch(p) : stored_[p], dtype);
+  if (!kept_[p].defined()) return (stream_ ? stream_->fetch(p) : stored_[p]).to(dtype);
   if (dtype == working_) return kept_[p];
   // What the kept copy holds exactly is raised from there: on a device, nothing is sent again.
   const bool exact = c10::promoteTypes(stored_[p].scalar_type(), working_) == working_;
-  return copy(exact ? kept_[p] : stored_[p].to(devices_[p]), dtype);
+  return (exact ? kept_[p] : stored_[p].to(devices_[p])).to(dtype);
 }
 
 Parameters Parameters::with(Products products) const {

@@ -4,7 +4,6 @@
 
 #include "ops/op.h"
 #include "ops/tier_products.h"
-#include "ops/weight_buffers.h"
 
 namespace hesper {
 
@@ -39,15 +38,12 @@ class Parameters {
   Products products() const { return products_; }
 
  private:
-  Tensor copy(const Tensor& weight, at::ScalarType dtype) const;
-
   Tensors stored_, kept_;  // kept_[p] is undefined where p is streamed
   at::ScalarType working_;
   at::Device device_;
   std::vector<at::Device> devices_;  // by parameter
   Products products_;
   std::shared_ptr<WeightStream> stream_{};
-  WeightBuffers buffers_;  // on a CPU, of copies in another precision
 };
 
 /// Parameters of at most so many entries are kept even where the others are streamed: norms and biases.

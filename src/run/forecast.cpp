@@ -28,18 +28,13 @@ struct Peak {
   void touch(int64_t size) { most = std::max(most, held + size); }
 };
 
-/// Whether a copy of a weight passes through a buffer that stays (ops/weight_buffers.h).
-bool buffered(const RunShapes& r, int64_t bytes) { return r.device.is_cpu() && bytes < mapped_from; }
-
 /// Bytes of the largest copy that Parameters::get makes of the given parameters in the primal pass.
-int64_t raised(const RunShapes& r, const RunForm& form, const std::vector<int>& parameters, bool in_buffers = false) {
+int64_t raised(const RunShapes& r, const RunForm& form, const std::vector<int>& parameters) {
   int64_t most = 0;
-  for (int p : parameters) {
-    if (p < 0 || !(form.streamed || form.primal != form.precision)) continue;
-    if (form.primal == r.stored[p] && r.device.is_cpu()) continue;
-    const int64_t bytes = c10::multiply_integers(r.parameter_shapes[p]) * bytes_of(form.primal);
-    if (buffered(r, bytes) == in_buffers) most = std::max(most, bytes);
-  }
+  for (int p : parameters)
+    if (p >= 0 && (form.streamed || form.primal != form.precision) &&
+        (form.primal != r.stored[p] || !r.device.is_cpu()))
+      most = std::max(most, c10::multiply_integers(r.parameter_shapes[p]) * bytes_of(form.primal));
   return most;
 }
 
@@ -150,21 +145,17 @@ int64_t logits_bytes(const Walk& w, const RunForm& form, int64_t rows, int64_t t
   return tile * entry + ((cpu ? 2 : 3) * tile / form.directions + (whole ? 2 * tokens * w.words : 0) + capped) * e;
 }
 
-/// Bytes that the cuts of token-local segments hold: every value of a segment and three temporaries of the widest; in
-/// the last segment the head's logits too. And a quarter of that again: their memory leaves holes between the tensors
-/// that stay (measured with the other parts taken off: 1.5 times for opt-tiny two-pass, K = 16; once for a random OPT
-/// of width 192, K = 2). A GPU has one cut at a time, whose holes are counted with the library, and its kernels one
-/// temporary.
+/// Bytes that the cuts of token-local segments hold: every value of a segment and two temporaries of the widest (of a
+/// GPU's kernels one); in the last segment the head's logits too.
 int64_t cut_bytes(const Walk& w, const RunForm& form) {
   const auto [rows, workers] = cuts_of(w.run, form);
-  const int64_t e = bytes_of(form.precision), temporaries = fused_maps(w.run, form) ? 1 : 3;
+  const int64_t e = bytes_of(form.precision), temporaries = fused_maps(w.run, form) ? 1 : 2;
   int64_t most = 0;
   for (const Segment& s : w.run.program->segments())
     if (s.token_local && w.mine(s))
       most = std::max(most, rows * (w.inside[w.number(s)] + temporaries * w.widest) * e +
                                 (w.last(s) ? logits_bytes(w, form, rows, rows / form.directions) : 0));
-  const int64_t bytes = workers * most;
-  return w.run.device.is_cpu() ? bytes + bytes / 4 : bytes;
+  return workers * most;
 }
 
 /// n x n sums on a CPU; of a chunk its rows, forms and the products at distinct rows x columns of a selected parameter.
@@ -188,41 +179,23 @@ int64_t result_bytes(const Walk& w, const RunForm& form) {
   return sums + chunk + workers * k * reads * e;
 }
 
-/// Values of `bytes` each come from the heap while they are smaller than what malloc maps by itself. What one window
-/// leaves of them the next one's do not fill exactly, and how well depends on where the heap began: one to three values
-/// more, two in the middle (a random OPT of width 192, t = 96, T = 256: 17 to 55 MiB at b = 2 to 4, values of 19 MiB).
-int64_t heap_holes(int64_t bytes) { return bytes < mapped_from ? 2 * bytes : 0; }
-
-}  // namespace
-
-namespace {
-
 Memory forecast_on(const RunShapes& r, const RunForm& form, at::Device here) {
   const Walk w(r, here);
   const std::vector<at::Device> devices = r.program->parameter_devices();
   Memory m;
   m.library = r.device.is_cpu() ? kLibrary : kDeviceLibrary;
-  const int64_t workers = cuts_of(r, form).workers;
-  // [lo; hi; hi] of the largest weight; where weights are streamed working copies, those that pass through buffers too.
-  int64_t factor = 0, largest = 0, buffer = 0;
+  int64_t factor = 0, largest = 0;  // [lo; hi; hi] of the largest weight; its working copy where weights are streamed
   for (size_t p = 0; p < r.stored.size(); ++p) {
     const int64_t entries = c10::multiply_integers(r.parameter_shapes[p]);
     if (devices[p] != here) continue;
     if (r.device.is_cpu() && r.stored[p] == form.precision) continue;
-    const int64_t bytes = entries * bytes_of(form.precision);
-    int64_t& copies = buffered(r, bytes) ? buffer : largest;
     if (form.streamed && entries > small_parameter)
-      copies = std::max(copies, bytes);
+      largest = std::max(largest, entries * bytes_of(form.precision));
     else
-      m.weights += bytes;
+      m.weights += entries * bytes_of(form.precision);
     if (splits(form.products)) factor = std::max(factor, entries * 6);
   }
   m.weights += factor;
-  if (r.device.is_cpu()) {
-    std::vector<int> all(r.stored.size());
-    std::iota(all.begin(), all.end(), 0);
-    m.weights += std::max(raised(r, form, all, true), form.pass == Pass::primal ? 0 : buffer * workers);
-  }
   if (form.streamed && !r.device.is_cpu()) m.weights += bytes_in_flight(*r.program, r.parameter_shapes, r.stored);
   if (r.device.is_cpu()) m.weights += r.loaded;
   m.result = result_bytes(w, form);
@@ -233,8 +206,8 @@ Memory forecast_on(const RunShapes& r, const RunForm& form, at::Device here) {
                        : form.pass == Pass::two_pass ? two_pass_tangents(w, form.recompute)
                                                      : adjoint_tangents(w);
   const int64_t value = form.directions * r.tokens * bytes_of(form.precision);  // of width 1
-  m.tangents = value * each + (r.device.is_cpu() && r.windows > 1 ? heap_holes(value * w.head_width) : 0);
-  m.cuts = cut_bytes(w, form) + largest * workers;
+  m.tangents = value * each;
+  m.cuts = cut_bytes(w, form) + largest * cuts_of(r, form).workers;
   for (const auto& op : r.program->ops())
     if (w.mine(*op)) m.attention = std::max(m.attention, tangent_scratch(w, form, *op));
   if (!r.device.is_cpu()) m.library += (m.total() - m.library) / kHoles;

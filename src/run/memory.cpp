@@ -9,10 +9,6 @@
 
 #include "run/device_memory.h"
 
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
 namespace hesper {
 namespace {
 
@@ -61,12 +57,6 @@ int64_t free_memory(at::Device device) {
 int64_t anonymous_memory() { return kilobytes("/proc/self/status", "RssAnon:") * 1024; }
 
 int64_t allowed_memory(at::Device device) { return free_memory(device) + (device.is_cpu() ? anonymous_memory() : 0); }
-
-void release_free_memory() {
-#ifdef __GLIBC__
-  malloc_trim(0);
-#endif
-}
 
 struct PeakMemory::State {
   std::atomic<int64_t> peak{0};

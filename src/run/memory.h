@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "run/tensor_memory.h"
+
 namespace hesper {
 
 /// The smaller of MemAvailable and the cgroup's limit less its use, cached files aside; of a GPU: what it has free,
@@ -15,10 +17,6 @@ int64_t anonymous_memory();
 
 /// What a run may take: free_memory, and on a CPU what this process has already, which forecasts count too.
 int64_t allowed_memory(at::Device device);
-
-/// Hands memory that is free inside the heap back to the system (CPU only). A pass that has made and dropped many small
-/// tensors leaves holes which the larger ones of the next cannot use.
-void release_free_memory();
 
 /// Peak of memory between construction and peak(). CPU: anonymous memory, sampled by a thread every few milliseconds.
 /// GPU: what has been taken from it since construction, all that LibTorch holds included (it gives nothing back); of
