@@ -19,8 +19,9 @@ namespace hesper {
 namespace {
 
 constexpr size_t kPage = 4096;
-// Free blocks that may stay when more is taken: what comes and goes within a few ops finds its own again.
-constexpr size_t kSpare = size_t{8} << 20, kSpareShare = 16;  // of what is in use
+// What is held at most: the most that was ever in use, and so much more. Room for free blocks, that is, which find
+// tensors of their size again: a lot behind the peak, little on the way there.
+constexpr size_t kSpare = size_t{8} << 20, kSpareShare = 16;  // of the most in use
 constexpr size_t kFit = 8;                                    // a block serves if it is larger by at most an eighth
 
 class Blocks {
@@ -31,17 +32,17 @@ class Blocks {
       const std::lock_guard lock(mutex_);
       if (void* place = reuse(size)) return place;
     }
-    trim(kSpareShare);
+    make_room(size);
     void* place = map(size);
     if (place == MAP_FAILED) {
-      trim(0);
+      trim();
       place = map(size);
     }
     TORCH_CHECK(place != MAP_FAILED, "out of memory: ", bytes,
                 " bytes for a tensor; --memory-limit or a smaller run may help");
     const std::lock_guard lock(mutex_);
     sizes_[place] = size;
-    in_use_ += size;
+    use(size);
     return place;
   }
 
@@ -57,12 +58,31 @@ class Blocks {
     return true;
   }
 
-  /// Unmaps free blocks, those longest free first, until they are at most a share of those in use (0: none).
-  void trim(size_t share) {
+  /// Unmaps all free blocks.
+  void trim() { unmap_until(0); }
+
+ private:
+  struct Free {
+    void* place;
+    uint64_t since;
+  };
+  using BySize = std::multimap<size_t, Free>;  // of one size the latest last
+
+  /// Unmaps free blocks until `size` more may be taken.
+  void make_room(size_t size) {
+    size_t most = 0, held = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      most = most_in_use_ + std::max(kSpare, most_in_use_ / kSpareShare);
+      held = in_use_ + size;
+    }
+    unmap_until(most > held ? most - held : 0);
+  }
+  /// Those longest free first, until `keep` bytes are left.
+  void unmap_until(size_t keep) {
     std::vector<std::pair<void*, size_t>> back;
     {
       const std::lock_guard lock(mutex_);
-      const size_t keep = share == 0 ? 0 : std::max(kSpare, in_use_ / share);
       while (spare_ > keep) {
         const auto oldest = by_age_.begin()->second;
         back.emplace_back(oldest->second.place, oldest->first);
@@ -72,13 +92,10 @@ class Blocks {
     }
     for (const auto& [place, size] : back) munmap(place, size);
   }
-
- private:
-  struct Free {
-    void* place;
-    uint64_t since;
-  };
-  using BySize = std::multimap<size_t, Free>;  // of one size the latest last
+  void use(size_t size) {
+    in_use_ += size;
+    most_in_use_ = std::max(most_in_use_, in_use_);
+  }
 
   static void* map(size_t size) {
     return mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -88,7 +105,7 @@ class Blocks {
     if (it != free_.begin() && std::prev(it)->first == size) --it;
     if (it == free_.end() || it->first > size + size / kFit) return nullptr;
     void* place = it->second.place;
-    in_use_ += it->first;
+    use(it->first);
     forget(it);
     return place;
   }
@@ -102,7 +119,7 @@ class Blocks {
   std::unordered_map<void*, size_t> sizes_;  // of all blocks
   BySize free_;
   std::map<uint64_t, BySize::iterator> by_age_;
-  size_t in_use_ = 0, spare_ = 0;
+  size_t in_use_ = 0, most_in_use_ = 0, spare_ = 0;
   uint64_t now_ = 0;
 };
 
@@ -131,7 +148,7 @@ struct TensorMemory final : c10::Allocator {
 void keep_tensors_in_blocks() { c10::SetCPUAllocator(new TensorMemory, 1); }
 
 void release_free_memory() {
-  blocks().trim(0);
+  blocks().trim();
 #ifdef __GLIBC__
   malloc_trim(0);
 #endif

@@ -1,8 +1,8 @@
 #pragma once
 // Where tensors of a CPU lie. The C library's heap cuts the place of a dropped tensor up for smaller ones, and the next
 // of its size needs another: a pass that makes and drops tensors of a few sizes grows by a third and more. Here a
-// dropped tensor's block is kept whole for the next of nearly its size, and blocks for which there is none go back to
-// the system before more is taken: what is held is what is in use and a little.
+// dropped tensor's block waits whole for the next of nearly its size, and before more is taken than was ever in use
+// (and a little) blocks that found none go back to the system.
 #include <cstdint>
 
 namespace hesper {
