@@ -91,6 +91,13 @@ struct Ranks::Wires {
     return all;
   }
 
+  /// After the text under `key` has been read. Rank 0, which may end now and its store with it, waits for all of them.
+  void have_read(const RankPlace& place, const std::string& key) {
+    const std::string read = key + "/read";
+    store->add(read, 1);
+    while (place.rank == 0 && store->add(read, 0) < place.world) std::this_thread::sleep_for(2ms);
+  }
+
   /// True where no two ranks pass over the same device, and none over a CPU.
   bool own_gpus(const RankPlace& place, at::Device device) {
     char host[256] = {};
@@ -165,9 +172,11 @@ bool Ranks::by_nccl() const { return wires_->gpus != nullptr; }
 int64_t Ranks::on_this_device() const { return wires_->on_this_device; }
 
 int64_t Ranks::least(int64_t number) {
+  const std::string key = fmt::format("least/{}", compared_++);
   int64_t least = number;
-  for (const std::string& other : wires_->told(place_, fmt::format("least/{}", compared_++), std::to_string(number)))
+  for (const std::string& other : wires_->told(place_, key, std::to_string(number)))
     least = std::min<int64_t>(least, std::stoll(other));
+  wires_->have_read(place_, key);
   return least;
 }
 
@@ -176,6 +185,7 @@ std::string Ranks::share(const std::string& text) {
   if (conducts()) wires_->store->set(key, bytes(text));
   while (!wires_->store->check({key})) std::this_thread::sleep_for(20ms);  // may take as long as a pilot does
   const std::vector<uint8_t> all = wires_->store->get(key);
+  wires_->have_read(place_, key);
   return {all.begin(), all.end()};
 }
 
