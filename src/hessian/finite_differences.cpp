@@ -48,7 +48,6 @@ FiniteDifferences::FiniteDifferences(const Program& program, const Parameters& p
                                      const Tokens& tokens, bool relu)
     : program_(program), parameters_(parameters), selection_(selection), tokens_(tokens), relu_(relu) {
   const at::NoGradGuard no_grad;
-  const Tensor zero = at::zeros({selection.size()}, at::TensorOptions(at::kDouble).device(parameters.device()));
   pieces_ = pieces(parameters);
   origin_ = evaluate(parameters);
   // f(h) - 2 f(0) + f(-h) = h^2 f'' + noise, noise of standard deviation sqrt(6) e. The largest of a few: one alone may

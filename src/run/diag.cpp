@@ -228,7 +228,6 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
   result.seconds = ledger.seconds();
   if (plan.measure_precision) {
     ledger.stop_here();
-    release_free_memory();
     const Tensor exact = repeat_in_double(job, groups[0], first.size(0), plan.check_form);
     result.precision_error = (first - exact).norm().item<double>() / exact.norm().item<double>();
   }

@@ -285,7 +285,6 @@ DiagonalResult compute_exact_diag(const Model& model, const ResolvedSelection& s
   result.seconds = ledger.seconds();
   if (plan.measure_precision) {
     ledger.stop_here();
-    release_free_memory();
     result.precision_error = measure_precision(job, parts[0], first, plan.check_form);
   }
   result.device = options.device_names();

@@ -124,7 +124,6 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
       out.tensors.push_back({moments.entries[i].bars(), moments.sums[i].bars(), nlohmann::json::object()});
   }
   if (plan.measure_precision) {
-    release_free_memory();
     const Parameters parameters = make_parameters(model, program, options.device, plan.check_form);
     const Windows some = first_of(windows, options.kind == FisherKind::batch ? plan.batch : 1);
     Tensor exact;
