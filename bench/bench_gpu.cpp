@@ -67,15 +67,23 @@ Tensors random_weights(const std::vector<ParameterSpec>& specs, at::Device devic
   return out;
 }
 
+at::ScalarType stored_type(const std::string& name) {
+  if (name == "float32") return at::kFloat;
+  if (name == "float16") return at::kHalf;
+  if (name == "bfloat16") return at::kBFloat16;
+  throw std::invalid_argument("--stored " + name + ": float32, float16 or bfloat16 expected");
+}
+
 double median(std::vector<double> x) {
   std::sort(x.begin(), x.end());
   return x[x.size() / 2];
 }
 
-/// TFLOP/s of products like a linear layer's, split included.
-double rate(Products products, at::Device device, int64_t width) {
+/// TFLOP/s of products like a linear layer's with weights of that type, split included.
+double rate(Products products, at::ScalarType stored, at::Device device, int64_t width) {
   const auto options = at::TensorOptions(at::kFloat).device(device);
-  const Tensor x = at::randn({32768, width}, options), w = at::randn({4 * width, width}, options);
+  const at::ScalarType type = splits(products) && stored == at::kBFloat16 ? stored : at::kFloat;
+  const Tensor x = at::randn({32768, width}, options), w = at::randn({4 * width, width}, options).to(type);
   std::vector<double> seconds;
   for (int i = 0; i < 8; ++i) {
     synchronize(device);
@@ -88,7 +96,7 @@ double rate(Products products, at::Device device, int64_t width) {
 }
 
 struct Arguments {
-  std::string shape = "opt-125m", model, token_ids, json_file, only;
+  std::string shape = "opt-125m", stored, model, token_ids, json_file, only;
   int64_t tokens = 2048, t = 256, k = 16, sample = 8, repeats = 3;
 };
 
@@ -103,7 +111,10 @@ void run(const Arguments& a) {
   at::zeros({1}, at::TensorOptions(at::kFloat).device(device));
   synchronize(device);
   const int64_t context = device_memory(device).used;
-  const Tensors weights = model ? model->weights.values : random_weights(specs, device);
+  Tensors weights = model ? model->weights.values : random_weights(specs, device);
+  if (!a.stored.empty())
+    for (Tensor& w : weights) w = w.to(stored_type(a.stored));
+  const at::ScalarType stored = weights[0].scalar_type();
   const Tensor ids = a.token_ids.empty()
                          ? at::randint(4, config.vocab, {1, a.tokens}, at::kLong)
                          : read_npy(a.token_ids).flatten().slice(0, 0, a.tokens).to(at::kLong).unsqueeze(0);
@@ -127,8 +138,14 @@ void run(const Arguments& a) {
   const double tile = T * T * static_cast<double>(config.heads * config.head_dim * config.blocks);
   const double two_pass_flops = 4 * T * (linear + head) + 14 * tile, gram_flops = 2 * T * (linear + head) + 8 * tile;
 
-  json out = {{"shape", name_of_all}, {"device", device_name(device)}, {"tokens", a.tokens}, {"t", a.t}, {"k", a.k}};
-  std::cout << fmt::format("{} on {}, T = {}, t = {}, K = {}\n", name_of_all, device_name(device), a.tokens, a.t, a.k);
+  json out = {{"shape", name_of_all},
+              {"stored", c10::toString(stored)},
+              {"device", device_name(device)},
+              {"tokens", a.tokens},
+              {"t", a.t},
+              {"k", a.k}};
+  std::cout << fmt::format("{} in {} on {}, T = {}, t = {}, K = {}\n", name_of_all, c10::toString(stored),
+                           device_name(device), a.tokens, a.t, a.k);
 
   // Truth: `sample` columns in fp64, K = 2.
   Tensor exact;
@@ -186,7 +203,7 @@ void run(const Arguments& a) {
   for (const Products products : {Products::bf16x3, Products::bf16, Products::tf32, Products::full}) {
     const std::string name = products == Products::full ? "fp32" : to_string(products);
     if (!a.only.empty() && ("," + a.only + ",").find("," + name + ",") == std::string::npos) continue;
-    const double tflops = rate(products, device, config.width);
+    const double tflops = rate(products, stored, device, config.width);
     const Parameters low(weights, at::kFloat, device, products);
     std::vector<double> primal;
     release_device_memory(device);
@@ -254,6 +271,7 @@ int main(int argc, char** argv) {
   hesper::Arguments a;
   CLI::App app{"ms a direction on a GPU"};
   app.add_option("--shape", a.shape, "opt-125m or llama-3.2-1b, random weights and ids");
+  app.add_option("--stored", a.stored, "float32, float16 or bfloat16: what the weights are rounded to first");
   app.add_option("--model", a.model, "a model folder or .gguf file instead");
   app.add_option("--token-ids", a.token_ids, ".npy of ids instead of random ones");
   app.add_option("--tokens", a.tokens);

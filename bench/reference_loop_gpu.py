@@ -1,8 +1,8 @@
 """Milliseconds a column of what a user would run today: torch.autograd.functional.hessian over the first t weights of
 block 0's q_proj, one column after the other, with transformers' own model (random weights, true shapes), fp32 and TF32;
 their error against the same loop in fp64.
-usage: reference_loop_gpu.py opt-125m|llama-3.2-1b|smollm2 OUT.json
-OUT.json, if bench_gpu has written it, gets the rows as "reference" and each of its own rows a ratio to fp32's."""
+usage: reference_loop_gpu.py opt-125m|llama-3.2-1b|smollm2 OUT.json...
+Each OUT.json, if bench_gpu has written it, gets the rows as "reference" and each of its own rows a ratio to fp32's."""
 import json
 import os
 import sys
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.autograd.functional import hessian
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
-shape, out = sys.argv[1:]
+shape, *outs = sys.argv[1:]
 torch.backends.cuda.enable_flash_sdp(False)  # they have no double backward
 torch.backends.cuda.enable_mem_efficient_sdp(False)
 torch.backends.cuda.enable_cudnn_sdp(False)
@@ -69,14 +69,15 @@ for name, row in rows.items():
     print(f"reference loop {shape} {name}: {row['ms_a_column']:.1f} ms a column, error {row['error']:.1e}, "
           f"{row['peak_bytes'] / 2**30:.1f} GiB", flush=True)
 
-result = {"shape": shape, "device": torch.cuda.get_device_name()}
-if os.path.exists(out):
-    with open(out) as f:
-        result = json.load(f)
-result["reference"] = rows
-for row in result.get("rows", []):
-    row["times_the_reference"] = rows["fp32"]["ms_a_column"] / row["ms_a_direction"]
-    print(f"{row['row']:20} {row['ms_a_direction']:8.2f} ms, error {row['error']:.1e}: "
-          f"{row['times_the_reference']:.1f} times the reference's fp32 loop")
-with open(out, "w") as f:
-    json.dump(result, f, indent=1)
+for out in outs:
+    result = {"shape": shape, "device": torch.cuda.get_device_name()}
+    if os.path.exists(out):
+        with open(out) as f:
+            result = json.load(f)
+    result["reference"] = rows
+    for row in result.get("rows", []):
+        row["times_the_reference"] = rows["fp32"]["ms_a_column"] / row["ms_a_direction"]
+        print(f"{result.get('stored', '')} {row['row']:20} {row['ms_a_direction']:8.2f} ms, error {row['error']:.1e}: "
+              f"{row['times_the_reference']:.1f} times the reference's fp32 loop")
+    with open(out, "w") as f:
+        json.dump(result, f, indent=1)

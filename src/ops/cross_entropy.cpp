@@ -48,13 +48,13 @@ struct CountedTokens {
 // of words.
 template <class F>
 void for_tiles(const Tangent& t, int table, const Tensor& x_dot, bool root, F f) {
-  const Tensor U = t.parameters.get(table, t.parameters.working());
+  const Tensor U = t.parameters.factor(table);
   const Tensor &x = t.tape[kX], shift = t.tape[kLse] - t.tokens.weights.to(x.scalar_type()).log().unsqueeze(1);
   const int64_t words = U.size(0), step = word_step(t.alive * x.size(0), words, false, x.device());
   const Tensor left = left_factor(x_dot, t.parameters.products()), mean = (x_dot * t.tape[kUp]).sum(-1, true);
   for (int64_t v = 0; v < words; v += step) {
     const Tensor u = U.narrow(0, v, std::min(step, words - v));
-    Tensor p = product(x, u.t()).sub_(shift);  // log(w p)
+    Tensor p = product(x, u.to(x.scalar_type()).t()).sub_(shift);  // log(w p)
     if (root) p.mul_(0.5);
     f(u, left, p.exp_(), mean);
   }
@@ -138,7 +138,7 @@ Tensor CrossEntropyHead::plain(const Primal& p, const Tensor& x) const {
 
 template <class F>
 void CrossEntropyHead::for_words(const Tangent& t, const Tensor& x_dot, bool whole, F f) const {
-  const Tensor U = t.parameters.get(table, t.parameters.working());
+  const Tensor U = t.parameters.factor(table);
   const Tensor &x = t.tape[kX], &lse = t.tape[kLse];
   const int64_t words = U.size(0), rows = x.size(0), k = t.alive;
   const int64_t step = word_step(k * rows, words, whole, x.device());
@@ -149,7 +149,7 @@ void CrossEntropyHead::for_words(const Tangent& t, const Tensor& x_dot, bool who
   for (int64_t v = 0; v < words; v += step) {
     const int64_t n = std::min(step, words - v);
     const Tensor u = U.narrow(0, v, n);
-    const Logits logits = logits_of(product(x, u.t()));
+    const Logits logits = logits_of(product(x, u.to(x.scalar_type()).t()));
     const Words run{v, u, (softcap == 0 ? logits.z.sub_(lse) : logits.z - lse).exp_(), logits.first, logits.second};
     Tensor y_dot = left.defined() ? times(left, u.t(), products) : Tensor();
     if (moved) t.directions.add_linear(table, x, y_dot, k, words);

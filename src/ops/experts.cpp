@@ -164,7 +164,7 @@ Tensor ExpertLinear::forward_tangent(const Tangent& t, const Tensors& x_dot, Kep
   const int64_t out = t.parameters.stored(parameters[0]).size(0);
   const Tensor y_dot = at::zeros({t.alive, t.tokens.rows(), out}, t.tape[kE].options().dtype(t.parameters.working()));
   for (const Group& g : groups(t.tape[kE])) {
-    const Tensor w = t.parameters.get(g.weight, t.parameters.working());
+    const Tensor w = t.parameters.factor(g.weight);
     Tensor mine;
     if (x_dot[0].defined()) mine = times(x_dot[0].index_select(1, g.rows), w.t(), t.parameters.products());
     if (t.directions.touches(g.weight)) LinearMaps{g.weight}.add_step(t, t.tape[kX].index_select(0, g.rows), mine);
@@ -187,7 +187,7 @@ Tensors ExpertLinear::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot,
     }
     if (!x_bar_dot.defined()) continue;
     Tensor bar;
-    if (mine.defined()) bar = times(mine, t.parameters.get(g.weight, t.parameters.working()), t.parameters.products());
+    if (mine.defined()) bar = times(mine, t.parameters.factor(g.weight), t.parameters.products());
     if (t.directions.touches(g.weight)) LinearMaps{g.weight}.add_step_transposed(t, of(t.tape[kBar], 0), bar);
     if (bar.defined()) x_bar_dot.index_copy_(1, g.rows, bar);
   }

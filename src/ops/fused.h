@@ -69,10 +69,10 @@ GateForm gate_forward_form(const Tensor& a_dot, const Tensor& u_dot, const Tenso
 Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back, As as);
 
 /// The head's map of logits tangents in the product that makes them, y = f (x_dot u^T - mean): z_dot = x_dot u^T never
-/// leaves the accumulators. left: x_dot (K, rows, C) as its left factor; u (n, C), n words; f (rows, n), mean
-/// (K, rows, 1).
+/// leaves the accumulators. left: x_dot (K, rows, C) as its left factor; u (n, C), n words, fp32 or bf16; f (rows, n),
+/// mean (K, rows, 1).
 bool serves_logits(const Tensor& x_dot, int64_t words, Products products);  // factors, C and words multiples of 8
-/// y as the left factor (K rows, 2n) bf16 [hi | lo], or (K rows, n) bf16.
+/// y as the left factor (K rows, 2n) bf16, [hi | lo], [lo | hi] where u is bf16; or (K rows, n) bf16.
 Tensor logits_factor(const Tensor& left, const Tensor& u, const Tensor& f, const Tensor& mean, Products products);
 /// y as planes (2, K, rows n) bf16 {hi, lo}, or {hi} alone.
 Tensor logits_planes(const Tensor& left, const Tensor& u, const Tensor& f, const Tensor& mean, Products products);

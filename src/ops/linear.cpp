@@ -35,7 +35,7 @@ Tensors Linear::adjoint(const Primal& p, const Tensor& y_bar, unsigned wanted, K
 }
 
 Tensor Linear::forward_tangent(const Tangent& t, const Tensors& x_dot, Kept& kept) const {
-  const Tensor w = maps().matrix(t.parameters, t.parameters.working());
+  const Tensor w = maps().factor(t.parameters);
   Tensor y_dot = x_dot[0].defined() ? times(x_dot[0], w.t(), t.parameters.products()) : Tensor();
   if (t.directions.touches(weight())) maps().add_step(t, t.tape[kX], y_dot);
   if (const Tensor b_dot = t.directions.vector(bias(), t.alive); b_dot.defined())
@@ -51,7 +51,7 @@ Tensors Linear::adjoint_tangent(const Tangent& t, const Tensor& y_bar_dot, const
   }
   out.column_sums(bias(), y_bar_dot);
   if (!t.wants(0)) return {Tensor()};
-  const Tensor w = maps().matrix(t.parameters, t.parameters.working());
+  const Tensor w = maps().factor(t.parameters);
   Tensor x_bar_dot;
   if (y_bar_dot.defined()) {
     x_bar_dot = t.take(inputs[0]);

@@ -11,6 +11,11 @@ Tensor LinearMaps::matrix(const Parameters& parameters, at::ScalarType dtype) co
   return turned ? w.t() : w;
 }
 
+Tensor LinearMaps::factor(const Parameters& parameters) const {
+  const Tensor w = parameters.factor(weight);
+  return turned ? w.t() : w;
+}
+
 void LinearMaps::outer(Readout& out, const Tensor& y_bar, const Tensor& x, int64_t first) const {
   turned ? out.outer(weight, x, y_bar, first) : out.outer(weight, y_bar, x, first);
 }

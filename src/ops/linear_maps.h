@@ -11,6 +11,8 @@ struct LinearMaps {
 
   /// W (out, in), a view.
   Tensor matrix(const Parameters&, at::ScalarType dtype) const;
+  /// The same as tangents are multiplied by it (Parameters::factor).
+  Tensor factor(const Parameters&) const;
   /// W_bar += y_bar^T x into row `first` on; y_bar ((K,) tokens, out), x ((K,) tokens, in).
   void outer(Readout&, const Tensor& y_bar, const Tensor& x, int64_t first = 0) const;
   /// y_dot (K, tokens, out) += x W_dot^T, x (tokens, in).

@@ -9,7 +9,16 @@ namespace {
 
 constexpr int64_t on_the_way = int64_t{128} << 20;  // bytes to a GPU at a time, besides those in use
 
+Tensor kept(const Tensor& stored, at::ScalarType working, at::Device device) {
+  const bool as_stored = kept_as_stored(stored.sizes().size(), stored.scalar_type(), working, device);
+  return stored.to(device, as_stored ? stored.scalar_type() : working);
+}
+
 }  // namespace
+
+bool kept_as_stored(size_t dimensions, at::ScalarType stored, at::ScalarType working, at::Device device) {
+  return !device.is_cpu() && dimensions == 2 && c10::elementSize(stored) < c10::elementSize(working);
+}
 
 Parameters::Parameters(Tensors stored, at::ScalarType working, at::Device device, Products products)
     : Parameters(stored, working, device, std::vector<at::Device>(stored.size(), device), products) {}
@@ -29,11 +38,11 @@ Parameters::Parameters(Tensors stored, at::ScalarType working, at::Device device
       if (stored_[p].device().is_cpu() && !there.is_cpu())
         sent.push_back(p);
       else
-        kept_[p] = stored_[p].to(there, working);
+        kept_[p] = kept(stored_[p], working, there);
     }
     if (sent.empty()) continue;
     WeightStream stream(stored_, sent, there, on_the_way);
-    for (int p : sent) kept_[p] = stream.fetch(p).to(working);
+    for (int p : sent) kept_[p] = kept(stream.fetch(p), working, there);
   }
 }
 
@@ -48,12 +57,23 @@ Parameters Parameters::streamed(Tensors stored, at::ScalarType working, at::Devi
   return out;
 }
 
+Tensor Parameters::held(int p) const {
+  if (kept_[p].defined()) return kept_[p];
+  return stream_ ? stream_->fetch(p) : stored_[p];
+}
+
 Tensor Parameters::get(int p, at::ScalarType dtype) const {
-  if (!kept_[p].defined()) return (stream_ ? stream_->fetch(p) : stored_[p]).to(dtype);
-  if (dtype == working_) return kept_[p];
-  // What the kept copy holds exactly is raised from there: on a device, nothing is sent again.
-  const bool exact = c10::promoteTypes(stored_[p].scalar_type(), working_) == working_;
-  return (exact ? kept_[p] : stored_[p].to(devices_[p])).to(dtype);
+  const Tensor here = held(p);
+  if (here.scalar_type() == dtype) return here;
+  // What is held exactly is raised from there: on a device, nothing is sent again.
+  const bool exact = c10::promoteTypes(stored_[p].scalar_type(), here.scalar_type()) == here.scalar_type();
+  return (exact ? here : stored_[p].to(devices_[p])).to(dtype);
+}
+
+Tensor Parameters::factor(int p) const {
+  if (splits(products_))
+    if (const Tensor here = held(p); here.scalar_type() == at::kBFloat16) return here;
+  return get(p, working_);
 }
 
 Parameters Parameters::with(Products products) const {

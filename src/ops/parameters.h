@@ -12,7 +12,7 @@ class WeightStream;
 class Parameters {
  public:
   /// stored: every parameter as the checkpoint has it. working: the precision of the tangent passes, converted once
-  /// and kept; any other precision (an fp64 primal pass) is converted at each use and dropped.
+  /// and kept (see kept_as_stored); any other precision (an fp64 primal pass) is converted at each use and dropped.
   /// products: how the tangent passes multiply by them.
   Parameters(Tensors stored, at::ScalarType working, at::Device device, Products products = Products::full);
   /// The same with a device for each parameter; `device()` is that of what has none of its own.
@@ -25,6 +25,9 @@ class Parameters {
 
   /// Parameter `p` in `dtype`.
   Tensor get(int p, at::ScalarType dtype) const;
+  /// Parameter `p` as tangents are multiplied by it (tier_products.h): the checkpoint's own bf16 where that is at hand
+  /// and serves, else in working precision.
+  Tensor factor(int p) const;
   /// The same parameters, multiplied in another way.
   Parameters with(Products products) const;
   /// The same parameters with some replaced (autograd engine, finite differences).
@@ -38,6 +41,8 @@ class Parameters {
   Products products() const { return products_; }
 
  private:
+  Tensor held(int p) const;
+
   Tensors stored_, kept_;  // kept_[p] is undefined where p is streamed
   at::ScalarType working_;
   at::Device device_;
@@ -45,6 +50,10 @@ class Parameters {
   Products products_;
   std::shared_ptr<WeightStream> stream_{};
 };
+
+/// True where a matrix is kept in the checkpoint's precision and converted at each use: on a GPU, where it takes fewer
+/// bytes than in `working`. A conversion costs little there beside a product of thousands of rows.
+bool kept_as_stored(size_t dimensions, at::ScalarType stored, at::ScalarType working, at::Device device);
 
 /// Parameters of at most so many entries are kept even where the others are streamed: norms and biases.
 inline constexpr int64_t small_parameter = int64_t{1} << 18;

@@ -46,9 +46,12 @@ void add_mm(Tensor& sum, const Tensor& a, const Tensor& b) {
     sum = at::mm(a, b, at::kFloat);
 }
 
-// The same for a left factor of width k, 2k [hi | lo] or 3k [hi | lo | hi] and its right factor. Small terms go first:
-// every addition cuts the accumulator at its own size.
-void add_pieces(Tensor& sum, const Tensor& a, const Tensor& b, int64_t k) {
+// The same for a left factor of width k, 2k [hi | lo] or 3k [hi | lo | hi] and its right factor, of 2k rows where the
+// weight has no lo: [lo | hi] alone then meet it. Small terms go first: every addition cuts the accumulator at its own
+// size.
+void add_pieces(Tensor& sum, const Tensor& left, const Tensor& b, int64_t k) {
+  const int64_t spare = std::max<int64_t>(left.size(1) - b.size(0), 0);
+  const Tensor a = left.narrow(1, spare, left.size(1) - spare);
   if (a.size(1) == b.size(0) && k <= kLongest) return add_mm(sum, a, b);
   const int64_t small = b.size(0) - k;  // terms of lo
   if (small > 0) add_mm(sum, a.narrow(1, 0, small), b.narrow(0, 0, small));
@@ -104,6 +107,7 @@ Tensor left_factor(const Tensor& x, Products products) {
 Tensor right_factor(const Tensor& w, Products products) {
   if (products == Products::bf16) return high(w);
   const bool turned = w.stride(0) == 1 && w.size(0) > 1;
+  if (w.scalar_type() == at::kBFloat16) return turned ? at::cat({w.t(), w.t()}, 1).t() : at::cat({w, w}, 0);
   if (fused::serves(w)) return turned ? fused::split_weight(w.t(), 1).t() : fused::split_weight(w, 0);
   const Tensor hi = high(w), lo = low(w, hi);
   return turned ? at::cat({lo.t(), hi.t(), hi.t()}, 1).t() : at::cat({lo, hi, hi}, 0);
@@ -129,11 +133,14 @@ void add_times(Tensor& sum, const Tensor& x, const Tensor& w, Products products)
 }
 
 Tensor long_product(const Tensor& a, const Tensor& b, Products products) {
-  std::vector<std::pair<Tensor, Tensor>> terms = {{a, b}};
+  const bool same = a.is_same(b);
+  Tensor left = a, right = b;
+  std::vector<std::pair<Tensor, Tensor>> small;  // terms of lo, which go first
   if (splits(products)) {
-    const Tensors x = planes(a), y = a.is_same(b) ? x : planes(b);
-    terms = {{x[0], y[0]}};
-    if (products == Products::bf16x3) terms = {{x[0], y[1]}, {x[1], y[0]}, {x[0], y[0]}};  // small ones first
+    const Tensors x = planes(a), y = same ? x : planes(b);
+    left = x[0], right = y[0];
+    if (products == Products::bf16x3) small = {{x[0], y[1]}};
+    if (products == Products::bf16x3 && !same) small.push_back({x[1], y[0]});
   }
   const AllowTf32 tf32(products == Products::tf32);
   const int64_t m = a.size(-1), whole = m / kPiece * kPiece;
@@ -144,7 +151,12 @@ Tensor long_product(const Tensor& a, const Tensor& b, Products products) {
   for (const auto& [begin, end] : {std::pair{int64_t{0}, whole}, std::pair{whole, m}}) {
     if (begin == end) continue;
     Tensor pieces;  // (pieces, K, K)
-    for (const auto& [x, y] : terms) add_bmm(pieces, cut(x, begin, end), cut(y, begin, end).transpose(1, 2));
+    const auto add = [&](const Tensor& x, const Tensor& y) {
+      add_bmm(pieces, cut(x, begin, end), cut(y, begin, end).transpose(1, 2));
+    };
+    for (const auto& [x, y] : small) add(x, y);
+    if (same && pieces.defined()) pieces = pieces + pieces.transpose(1, 2);  // lo hi^T is the transpose of hi lo^T
+    add(left, right);
     sum = plus(sum, pieces.sum(0, false, at::kDouble));
   }
   return sum;

@@ -130,8 +130,9 @@ Cuts cuts_of(const RunShapes& r, const RunForm& form) {
   return {k * tokens, std::min<int64_t>(workers, (r.tokens + tokens - 1) / tokens)};
 }
 
-/// Bytes of the logits of a cut in the head. On a GPU either the fused product writes w p (z_dot - p.z_dot) in pieces
-/// and z_dot is nowhere, or z_dot becomes it, and its left factor beside it.
+/// Bytes of the logits of a cut in the head, and of the words of a tile in working precision. On a GPU either the fused
+/// product writes w p (z_dot - p.z_dot) in pieces and z_dot is nowhere, or z_dot becomes it, and its left factor beside
+/// it.
 int64_t logits_bytes(const Walk& w, const RunForm& form, int64_t rows, int64_t tokens) {
   const CrossEntropyHead& head = w.run.program->cross_entropy();
   const bool whole = w.run.selection->has(head.table), cpu = w.run.device.is_cpu();
@@ -142,7 +143,9 @@ int64_t logits_bytes(const Walk& w, const RunForm& form, int64_t rows, int64_t t
   const int64_t entry = fused ? 2 * pieces : e + (cpu ? 0 : 2 * (pieces == 2 ? 3 : pieces));
   // Capped logits: y_dot beside z_dot and their product; z', z'' and z_bar of one direction.
   const int64_t capped = head.softcap != 0 ? 2 * tile + 3 * tile / form.directions : 0;
-  return tile * entry + ((cpu ? 2 : 3) * tile / form.directions + (whole ? 2 * tokens * w.words : 0) + capped) * e;
+  const int64_t words = cpu ? 0 : tile / rows * w.width[head.input] * e;
+  return words + tile * entry +
+         ((cpu ? 2 : 3) * tile / form.directions + (whole ? 2 * tokens * w.words : 0) + capped) * e;
 }
 
 /// Bytes that the cuts of token-local segments hold: every value of a segment and two temporaries of the widest (of a
@@ -179,25 +182,39 @@ int64_t result_bytes(const Walk& w, const RunForm& form) {
   return sums + chunk + workers * k * reads * e;
 }
 
+/// Bytes of a device's parameters, and of the largest one's copies: its right factor, and in working precision where it
+/// is converted at every use.
+struct Weights {
+  int64_t kept = 0, factor = 0, converted = 0;
+};
+Weights weights_on(const RunShapes& r, const RunForm& form, at::Device here) {
+  Weights w;
+  const bool cpu = r.device.is_cpu();
+  const std::vector<at::Device> devices = r.program->parameter_devices();
+  const int table = r.program->cross_entropy().table;
+  for (int p = 0; p < static_cast<int>(r.stored.size()); ++p) {
+    if (devices[p] != here || (cpu && r.stored[p] == form.precision)) continue;  // mapped
+    const int64_t entries = c10::multiply_integers(r.parameter_shapes[p]);
+    const bool streamed = form.streamed && entries > small_parameter;
+    const bool as_stored = kept_as_stored(r.parameter_shapes[p].size(), r.stored[p], form.precision, r.device);
+    const bool ready = splits(form.products) && as_stored && r.stored[p] == at::kBFloat16;  // Parameters::factor
+    const bool read_whole = p == table && (form.pass == Pass::adjoint || r.selection->has(table));
+    if (!streamed) w.kept += entries * bytes_of(as_stored ? r.stored[p] : form.precision);
+    if ((streamed || as_stored) && (!ready || read_whole))
+      w.converted = std::max(w.converted, entries * bytes_of(form.precision));
+    if (splits(form.products)) w.factor = std::max(w.factor, entries * (ready ? 4 : 6));
+  }
+  if (cpu) w.kept += r.loaded;
+  if (!cpu && form.streamed) w.kept += bytes_in_flight(*r.program, r.parameter_shapes, r.stored);
+  return w;
+}
+
 Memory forecast_on(const RunShapes& r, const RunForm& form, at::Device here) {
   const Walk w(r, here);
-  const std::vector<at::Device> devices = r.program->parameter_devices();
   Memory m;
   m.library = r.device.is_cpu() ? kLibrary : kDeviceLibrary;
-  int64_t factor = 0, largest = 0;  // [lo; hi; hi] of the largest weight; its working copy where weights are streamed
-  for (size_t p = 0; p < r.stored.size(); ++p) {
-    const int64_t entries = c10::multiply_integers(r.parameter_shapes[p]);
-    if (devices[p] != here) continue;
-    if (r.device.is_cpu() && r.stored[p] == form.precision) continue;
-    if (form.streamed && entries > small_parameter)
-      largest = std::max(largest, entries * bytes_of(form.precision));
-    else
-      m.weights += entries * bytes_of(form.precision);
-    if (splits(form.products)) factor = std::max(factor, entries * 6);
-  }
-  m.weights += factor;
-  if (form.streamed && !r.device.is_cpu()) m.weights += bytes_in_flight(*r.program, r.parameter_shapes, r.stored);
-  if (r.device.is_cpu()) m.weights += r.loaded;
+  const Weights weights = weights_on(r, form, here);
+  m.weights = weights.kept + weights.factor;
   m.result = result_bytes(w, form);
   m.primal = primal_peak(w, form);
   m.tape = tape_bytes(w, form);
@@ -207,7 +224,7 @@ Memory forecast_on(const RunShapes& r, const RunForm& form, at::Device here) {
                                                      : adjoint_tangents(w);
   const int64_t value = form.directions * r.tokens * bytes_of(form.precision);  // of width 1
   m.tangents = value * each;
-  m.cuts = cut_bytes(w, form) + largest * cuts_of(r, form).workers;
+  m.cuts = cut_bytes(w, form) + weights.converted * cuts_of(r, form).workers;
   for (const auto& op : r.program->ops())
     if (w.mine(*op)) m.attention = std::max(m.attention, tangent_scratch(w, form, *op));
   if (!r.device.is_cpu()) m.library += (m.total() - m.library) / kHoles;

@@ -54,8 +54,8 @@ struct Memory {
   int64_t primal = 0;    // the primal pass at its peak: tape, adjoints, temporaries, weights raised to its precision
   int64_t tape = 0;      // what the primal pass leaves
   int64_t tangents = 0;  // of K directions between the segments; two-pass: what goes back reads
-  int64_t cuts = 0;      // temporaries of the cuts of token-local ops and of the head's logits, streamed weights in
-                         // working precision, all threads
+  int64_t cuts = 0;      // temporaries of the cuts of token-local ops and of the head's logits, the largest weight in
+                         // working precision where it is converted at every use, all threads
   int64_t attention = 0;  // score tiles of attention, all threads
   int64_t total() const {
     return library + weights + result + std::max(primal, tape + tangents + std::max(cuts, attention));

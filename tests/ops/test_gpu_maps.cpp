@@ -210,10 +210,16 @@ TEST_F(GpuMaps, AttentionMaps) {
 
 // The head: tiles of words, whole and ragged, and tokens that do not count.
 TEST_F(GpuMaps, Head) {
-  for (const auto& [vocab, width, length] : {std::tuple{52, 16, 6}, {1000, 64, 33}, {31, 8, 5}, {50272, 64, 40}}) {
-    SCOPED_TRACE(vocab);
+  for (const auto& [vocab, width, length, stored] : {std::tuple{52, 16, 6, at::kDouble},
+                                                     {1000, 64, 33, at::kDouble},
+                                                     {31, 8, 5, at::kDouble},
+                                                     {50272, 64, 40, at::kDouble},
+                                                     {1000, 64, 33, at::kBFloat16},
+                                                     {50272, 64, 40, at::kBFloat16},
+                                                     {1000, 64, 33, at::kHalf}}) {
+    SCOPED_TRACE(fmt::format("{} words in {}", vocab, c10::toString(stored)));
     const CrossEntropyHead head(0, 0);
-    const Tensor x = random({length, width}), table = random({vocab, width}) / std::sqrt(double(width));
+    const Tensor x = random({length, width}), table = (random({vocab, width}) / std::sqrt(double(width))).to(stored);
     Tensor labels = at::randint(vocab, {1, length}, at::kLong);
     labels[0][2] = -100;
     const Tokens tokens = make_tokens(labels.clamp_min(0), labels, at::kCPU);
@@ -248,16 +254,26 @@ TEST_F(GpuMaps, Head) {
 }
 
 TEST_F(GpuMaps, ProductsAndSplits) {
-  for (const auto& [rows, in, out] : {std::tuple{7, 13, 5}, {64, 64, 128}, {33, 768, 256}, {1, 4, 4}}) {
-    const Tensor x = random({2, rows, in}), w = random({out, in}), y = random({2, rows, out});
+  for (const auto& [rows, in, out, stored] : {std::tuple{7, 13, 5, at::kFloat},
+                                              {64, 64, 128, at::kFloat},
+                                              {33, 768, 256, at::kFloat},
+                                              {1, 4, 4, at::kFloat},
+                                              {7, 13, 5, at::kBFloat16},
+                                              {64, 64, 128, at::kBFloat16},
+                                              {33, 768, 256, at::kBFloat16},
+                                              {40, 4104, 8, at::kBFloat16}}) {
+    SCOPED_TRACE(fmt::format("{} x {} x {} {}", rows, in, out, c10::toString(stored)));
+    const Tensor narrow = random({out, in}).to(stored), w = narrow.to(at::kDouble);
+    const Tensor x = random({2, rows, in}), y = random({2, rows, out});
     const auto there = [&](const Tensor& t) { return t.to(gpu(), at::kFloat); };
     for (const auto& [products, tolerance] :
          {std::pair{Products::full, 1e-6}, {Products::bf16x3, 2e-5}, {Products::tf32, 2e-3}, {Products::bf16, 8e-3}}) {
       SCOPED_TRACE(to_string(products));
-      EXPECT_LT(error(times(there(x), there(w).t(), products), x.matmul(w.t())), tolerance);
-      EXPECT_LT(error(times(there(y), there(w), products), y.matmul(w)), tolerance);
+      const Tensor mine = narrow.to(gpu(), splits(products) ? narrow.scalar_type() : at::kFloat);
+      EXPECT_LT(error(times(there(x), mine.t(), products), x.matmul(w.t())), tolerance);
+      EXPECT_LT(error(times(there(y), mine, products), y.matmul(w)), tolerance);
       Tensor sum = at::ones({2, rows, in}, at::TensorOptions(at::kFloat).device(gpu()));
-      add_times(sum, there(y), there(w), products);
+      add_times(sum, there(y), mine, products);
       EXPECT_LT(error(sum, y.matmul(w) + 1), tolerance);
       const Tensor a = random({3, 20000 + rows});
       EXPECT_LT(error(long_product(there(a), there(a), products), a.mm(a.t())), tolerance);

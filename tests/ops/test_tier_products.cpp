@@ -58,5 +58,27 @@ TEST(LeftFactor, TwoPlanesServeAsThree) {
   EXPECT_LT((three - two).abs().max().item<double>(), 1e-6 * three.abs().max().item<double>());
 }
 
+// A weight in bf16 has no low part: its products are those of its fp32 copy, and err by the left factor alone.
+TEST(RightFactor, OfAWeightInBf16) {
+  at::manual_seed(4);
+  constexpr double tolerance = 1.0 / (1 << 17);  // of x = hi + lo, whose lo keeps 8 bits: half a unit of 2^-16
+  for (const auto& [rows, in, out] : {std::tuple{7, 13, 5}, {1, 1, 1}, {33, 64, 128}, {3, 4100, 6}, {5, 6, 4100}}) {
+    SCOPED_TRACE(std::to_string(in));
+    const Tensor x = at::randn({2, rows, in}, at::kFloat), y = at::randn({2, rows, out}, at::kFloat);
+    const Tensor w = at::randn({out, in}, at::kFloat).to(at::kBFloat16), wide = w.to(at::kDouble);
+    const Tensor forward = x.to(at::kDouble).matmul(wide.t()), back = y.to(at::kDouble).matmul(wide);
+    EXPECT_EQ(right_factor(w, Products::bf16x3).sizes(), (at::IntArrayRef{2 * out, in}));
+    EXPECT_LT(error(times(x, w.t(), Products::bf16x3), forward), tolerance);
+    EXPECT_LT(error(times(y, w, Products::bf16x3), back), tolerance);
+    EXPECT_TRUE(at::equal(times(x, w.t(), Products::bf16), times(x, w.to(at::kFloat).t(), Products::bf16)));
+    const Tensor factor = left_factor(y, Products::bf16x3);
+    for (const Tensor& left : {y, factor, factor.narrow(2, out, 2 * out).contiguous()}) {  // [lo | hi]
+      Tensor sum = at::ones({2, rows, in}, at::kFloat);
+      add_times(sum, left, w, Products::bf16x3);
+      EXPECT_LT(error(sum, back + 1), tolerance);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace hesper::test

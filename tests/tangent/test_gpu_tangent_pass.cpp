@@ -42,9 +42,11 @@ Results run(const Toy& toy, const Selection& selection, const Parameters& parame
           forms.gauss_newton};
 }
 
-void expect_everything(const ToyShape& shape, int64_t each) {
+void expect_everything(const ToyShape& shape, int64_t each, at::ScalarType stored = at::kDouble) {
   HESPER_NEEDS_GPU();
-  const Toy here = make_toy(shape), there = make_toy(shape, gpu());
+  Toy here = make_toy(shape), there = make_toy(shape, gpu());
+  for (Toy* toy : {&here, &there})
+    for (Tensor& value : toy->values) value = value.to(stored);
   const Selection selection =
       each > 0 ? here.select_everywhere(each) : here.select({{"0.q.weight", {0, 1, 2, 3, 4, 5, 6, 7, 70, 71}}});
   const Results exact = run(here, selection, here.parameters(), 3);
@@ -65,6 +67,11 @@ TEST(GpuTangentPass, OptRowOfOneLayer) { expect_everything(opt, 0); }
 TEST(GpuTangentPass, OptEveryParameter) { expect_everything(opt, 2); }
 TEST(GpuTangentPass, LlamaRowOfOneLayer) { expect_everything(llama, 0); }
 TEST(GpuTangentPass, LlamaEveryParameter) { expect_everything(llama, 2); }
+// As checkpoints store them, matrices stay in 16 bits on the device.
+TEST(GpuTangentPass, OptInHalf) { expect_everything(opt, 2, at::kHalf); }
+TEST(GpuTangentPass, OptInBf16) { expect_everything(opt, 2, at::kBFloat16); }
+TEST(GpuTangentPass, LlamaInBf16) { expect_everything(llama, 0, at::kBFloat16); }
+TEST(GpuTangentPass, LlamaInBf16EveryParameter) { expect_everything(llama, 2, at::kBFloat16); }
 TEST(GpuTangentPass, OddSizes) {
   expect_everything({.vocab = 31, .width = 18, .heads = 3, .kv_heads = 3, .hidden = 7, .windows = 1, .tokens = 5}, 2);
 }

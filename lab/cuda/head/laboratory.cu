@@ -93,8 +93,8 @@ void compare(const std::vector<Bf16>& a, const std::vector<Bf16>& b) {
 
 template <class Gemm>
 void version(const char* name, World& w, const std::vector<Bf16>& wanted) {
-  const LogitsProduct p{w.directions, w.rows,      w.words,    w.inner, w.x.data, w.u.data,
-                        w.f.data,     w.mean.data, w.out.data, w.low(), w.words};
+  const LogitsProduct p{w.directions, w.rows,   w.words,     w.inner,    w.x.data, w.inner,
+                        w.u.data,     w.f.data, w.mean.data, w.out.data, w.low(),  w.words};
   Memory<char> workspace(static_cast<int64_t>(Gemm::workspace(p, w.processors)) + 1);
   CHECK(cudaMemset(w.out.data, 0xff, static_cast<size_t>(w.out.size) * 2));
   CHECK(Gemm::run(p, w.processors, workspace.data, nullptr));

@@ -181,9 +181,11 @@ void logits_product(const Tensor& left, const Tensor& u, const Tensor& f, const 
                     void* hi, void* lo, int64_t row) {
   const On on(left);
   Held held;
-  const Tensor x = left.contiguous(), right = right_factor(u.t(), products).t().contiguous();  // (n, 3C) or (n, C)
+  const Tensor x = left.contiguous(), right = right_factor(u.t(), products).t().contiguous();  // (n, inner)
+  const int64_t inner = right.size(1);                                                         // 3C, 2C or C
+  const Tensor there = x.narrow(2, x.size(2) - inner, inner);  // of [hi | lo | hi] what meets it
   const cuda::LogitsProduct p{
-      x.size(0),  x.size(1), f.size(1), x.size(2), x.const_data_ptr(), right.const_data_ptr(), held(f),
+      x.size(0),  x.size(1), f.size(1), inner, there.const_data_ptr(), x.size(2), right.const_data_ptr(), held(f),
       held(mean), hi,        lo,        row};
   const Tensor workspace = at::empty({cuda::workspace_bytes(p)}, f.options().dtype(at::kByte));
   cuda::logits_product(on.stream, p, workspace.data_ptr());
@@ -193,8 +195,9 @@ void logits_product(const Tensor& left, const Tensor& u, const Tensor& f, const 
 Tensor logits_factor(const Tensor& left, const Tensor& u, const Tensor& f, const Tensor& mean, Products products) {
   const int64_t rows = left.size(0) * left.size(1), words = u.size(0), planes = products == Products::bf16 ? 1 : 2;
   const Tensor y = at::empty({rows, planes * words}, left.options());
-  const Tensor lo = planes == 2 ? y.narrow(1, words, words) : Tensor();
-  logits_product(left, u, f, mean, products, y.data_ptr(), planes == 2 ? lo.data_ptr() : nullptr, planes * words);
+  void *first = y.data_ptr(), *second = planes == 2 ? y.narrow(1, words, words).data_ptr() : nullptr;
+  if (second && u.scalar_type() == at::kBFloat16) std::swap(first, second);
+  logits_product(left, u, f, mean, products, first, second, planes * words);
   return y;
 }
 

@@ -95,7 +95,7 @@ struct LogitsGemm {
     typename Gemm::Arguments a{cutlass::gemm::GemmUniversalMode::kGemm,
                                {size(p.rows), size(p.words), size(p.inner), size(p.directions)},
                                {static_cast<const Bf16*>(p.x_dot),
-                                {p.inner, {}, p.rows * p.inner},
+                                {p.x_row, {}, p.rows * p.x_row},
                                 static_cast<const Bf16*>(p.u),
                                 {p.inner, {}, {}}},
                                {tree, p.f, {p.words, {}, {}}, static_cast<Bf16*>(p.hi), out}};

@@ -10,6 +10,7 @@ namespace hesper::cuda {
 struct LogitsProduct {
   int64_t directions, rows, words, inner;  // K, tokens, n, width of the factors; words and inner multiples of 8
   const void* x_dot;                       // (K, rows, inner) bf16
+  int64_t x_row;                           // entries from one row to the next, a multiple of 8
   const void* u;                           // (n, inner) bf16
   const float* f;                          // (rows, n)
   const float* mean;                       // (K, rows)
