@@ -1,5 +1,6 @@
 #include "run/diagonal_files.h"
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -24,6 +25,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 const char* const kFolder = "diag_hessian";
+constexpr int64_t most_writers = 16;  // tensors drawn at a time: some 50 MB each
 
 bool is_whole(const DiagonalJob& job, size_t i) { return job.selection.selection.parts()[i].whole; }
 
@@ -121,17 +123,22 @@ std::optional<double> worst(const DiagonalResult& result, Bar RelativeBars::*whi
   return most;
 }
 
-json record_of(const DiagonalJob& job, const DiagonalResult& result, const std::vector<size_t>& which) {
+/// What the records of all tensors share.
+json shared_record(const DiagonalJob& job, const DiagonalResult& result) {
   RunRecord record = new_record(job, result, configuration(job));
   record.errors.probe = worst(result, &RelativeBars::probe);
   record.errors.data = worst(result, &RelativeBars::data);
   json out = to_json(record);
-  for (const size_t i : which) {
-    out["selection"].push_back(selected_json(job, i));
-    out["tensors"].push_back(tensor_json(job, result, i));
-  }
   out["notes"] = result.notes;
   return out;
+}
+
+json record_of(json shared, const DiagonalJob& job, const DiagonalResult& result, size_t begin, size_t end) {
+  for (size_t i = begin; i < end; ++i) {
+    shared["selection"].push_back(selected_json(job, i));
+    shared["tensors"].push_back(tensor_json(job, result, i));
+  }
+  return shared;
 }
 
 /// Paths of all records, that of the whole result last.
@@ -206,19 +213,20 @@ std::string write_diagonals(const fs::path& folder, const DiagonalJob& job, cons
   const size_t count = job.selection.tensors.size();
   std::error_code ignored;
   for (const fs::path& path : records(folder, job)) fs::remove(path, ignored);
-  std::vector<size_t> all;
-  for (size_t i = 0; i < count; ++i) {
-    all.push_back(i);
-    if (count == 1) continue;
-    const fs::path one = folder / tensor_name(job, i);
-    write_picture(one, job, result, i);
-    write_json(with_extension(one, ".json"), record_of(job, result, {i}));
-  }
-  if (count == 1) write_picture(base, job, result, 0);
+  const json shared = shared_record(job, result);
+  const auto write_one = [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      const fs::path one = folder / tensor_name(job, i);
+      write_picture(one, job, result, i);
+      if (count > 1) write_json(with_extension(one, ".json"), record_of(shared, job, result, i, i + 1));
+    }
+  };
+  const auto tensors = static_cast<int64_t>(count);
+  at::parallel_for(0, tensors, std::max<int64_t>(1, tensors / most_writers), write_one);
   if (count > 1) write_overview(base, job, result);
   if (count > 1 || job.full_errors) write_tensors(base, job, result);
   write_sums_csv(with_extension(base, ".csv"), job, result);
-  write_json(with_extension(base, ".json"), record_of(job, result, all));
+  write_json(with_extension(base, ".json"), record_of(shared, job, result, 0, count));
   return base.string();
 }
 

@@ -130,9 +130,15 @@ Cuts cuts_of(const RunShapes& r, const RunForm& form) {
   return {k * tokens, std::min<int64_t>(workers, (r.tokens + tokens - 1) / tokens)};
 }
 
-/// Bytes of the logits of a cut in the head, and of the words of a tile in working precision. On a GPU either the fused
-/// product writes w p (z_dot - p.z_dot) in pieces and z_dot is nowhere, or z_dot becomes it, and its left factor beside
-/// it.
+/// Parameters::factor hands it out as it is stored.
+bool factor_in_bf16(const RunShapes& r, const RunForm& form, int p) {
+  return splits(form.products) && r.stored[p] == at::kBFloat16 &&
+         kept_as_stored(r.parameter_shapes[p].size(), r.stored[p], form.precision, r.device);
+}
+
+/// Bytes of the logits of a cut in the head, and of a tile's words in working precision where they come in bf16. On a
+/// GPU either the fused product writes w p (z_dot - p.z_dot) in pieces and z_dot is nowhere, or z_dot becomes it, and
+/// its left factor beside it.
 int64_t logits_bytes(const Walk& w, const RunForm& form, int64_t rows, int64_t tokens) {
   const CrossEntropyHead& head = w.run.program->cross_entropy();
   const bool whole = w.run.selection->has(head.table), cpu = w.run.device.is_cpu();
@@ -143,7 +149,7 @@ int64_t logits_bytes(const Walk& w, const RunForm& form, int64_t rows, int64_t t
   const int64_t entry = fused ? 2 * pieces : e + (cpu ? 0 : 2 * (pieces == 2 ? 3 : pieces));
   // Capped logits: y_dot beside z_dot and their product; z', z'' and z_bar of one direction.
   const int64_t capped = head.softcap != 0 ? 2 * tile + 3 * tile / form.directions : 0;
-  const int64_t words = cpu ? 0 : tile / rows * w.width[head.input] * e;
+  const int64_t words = factor_in_bf16(w.run, form, head.table) ? tile / rows * w.width[head.input] * e : 0;
   return words + tile * entry +
          ((cpu ? 2 : 3) * tile / form.directions + (whole ? 2 * tokens * w.words : 0) + capped) * e;
 }
@@ -197,7 +203,7 @@ Weights weights_on(const RunShapes& r, const RunForm& form, at::Device here) {
     const int64_t entries = c10::multiply_integers(r.parameter_shapes[p]);
     const bool streamed = form.streamed && entries > small_parameter;
     const bool as_stored = kept_as_stored(r.parameter_shapes[p].size(), r.stored[p], form.precision, r.device);
-    const bool ready = splits(form.products) && as_stored && r.stored[p] == at::kBFloat16;  // Parameters::factor
+    const bool ready = factor_in_bf16(r, form, p);
     const bool read_whole = p == table && (form.pass == Pass::adjoint || r.selection->has(table));
     if (!streamed) w.kept += entries * bytes_of(as_stored ? r.stored[p] : form.precision);
     if ((streamed || as_stored) && (!ready || read_whole))

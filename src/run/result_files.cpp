@@ -43,9 +43,11 @@ fs::path with_extension(const fs::path& base, const char* extension) { return ba
 std::string selection_sha256(const ResolvedSelection& selection) {
   Sha256 digest;
   for (size_t i = 0; i < selection.tensors.size(); ++i) {
-    const std::string head = selection.tensors[i].name + "\n";
+    const SelectedPart& part = selection.selection.parts()[i];
+    const std::string head = fmt::format("{}{}\n", selection.tensors[i].name, part.whole ? " whole" : "");
     digest.update(std::as_bytes(std::span(head)));
-    const at::Tensor flat = selection.selection.parts()[i].flat.to(at::kCPU, at::kLong).contiguous();
+    if (part.whole) continue;  // no index a weight: there may be billions
+    const at::Tensor flat = part.flat.to(at::kCPU, at::kLong).contiguous();
     digest.update(std::as_bytes(std::span(flat.const_data_ptr<int64_t>(), static_cast<size_t>(flat.numel()))));
   }
   return digest.hex();
