@@ -62,7 +62,7 @@ at::Tensor draw(const Stand& stand, const Method& method, uint64_t seed, int64_t
   const TangentPass pass(stand.program, stand.parameters, selection, stand.tape);
   if (method.method == DiagMethod::split) {
     const AdjointStart start{AdjointStart::Kind::factor, seed, 0, first, count};
-    return gauss_newton_samples(pass, start, 0) + residual_samples(pass, selection, start, 0, at::kFloat);
+    return gauss_newton_samples(pass, start, 0) + residual_samples(pass, selection, start, 0, at::kFloat, at::kCPU);
   }
   const at::Tensor v = method.balanced ? balanced_signs(selection.size(), seed, first, count)
                                        : rademacher(selection, seed, 0, first, count, at::kFloat);

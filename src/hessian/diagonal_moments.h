@@ -12,7 +12,9 @@
 //   total^2 = sum_g w_g^2 (y_g - d)^2 / (1 - sum_g w_g^2)      (equal groups: Var_g(y_g) / G)
 // A part e_s of every sample of a window may be known beforehand (deflation.h): z_sk = e_s + what `add` is given; it
 // moves means and total, not probe.
-// Memory: (G + 2) n fp64 values, whatever b and m, and G n for known parts. Sums run in the order of the calls.
+// Samples come one by one (Welford 1962) or a number of them at once, as their own mean and squares (Chan, Golub,
+// LeVeque 1979). Memory: (G + 2) n fp64 values, whatever b and m, and G n for known parts. Sums run in the order of the
+// calls.
 #include <ATen/ATen.h>
 
 #include <cstdint>
@@ -48,6 +50,14 @@ struct DiagonalBars {
   DiagonalBars slice(int64_t begin, int64_t end) const;
 };
 
+/// What K samples of a window add up to: mean (n) and sum_k (z_k - mean)^2 (n), fp64.
+struct SampleMoments {
+  int64_t count = 0;
+  at::Tensor mean, squares;
+};
+/// Of z (K, n), on its device.
+SampleMoments moments_of(const at::Tensor& z);
+
 class DiagonalMoments {
  public:
   DiagonalMoments(int64_t n, int64_t windows, Samples samples = Samples::random);
@@ -55,8 +65,9 @@ class DiagonalMoments {
   /// A visit is a run of samples of one window, in as many calls of `add` as one likes. A round visits every window
   /// once with the same number of samples; bars are for whole rounds.
   void begin_visit(int64_t window);
-  /// z (K, n), any dtype and device.
+  /// z (K, n), any dtype and device: a GPU's are reduced there, and two numbers an entry come to the CPU.
   void add(const at::Tensor& z);
+  void add(const SampleMoments& samples);
 
   /// Adds e (n) to the known part of every sample of a window.
   void shift(int64_t window, const at::Tensor& e);

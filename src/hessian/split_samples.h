@@ -14,10 +14,12 @@ inline at::Tensor gauss_newton_samples(const TangentPass& pass, const AdjointSta
   return pass.adjoint(start, place).square_();
 }
 
-/// The residual part for the same window and probes: (K, n) fp64; recompute: as of TangentPass::product.
+/// The residual part for the same window and probes: (K, n) fp64; device: the pass's; recompute: as of
+/// TangentPass::product.
 inline at::Tensor residual_samples(const TangentPass& pass, const Selection& selection, const AdjointStart& start,
-                                   int64_t place, at::ScalarType precision, bool recompute = false) {
-  const at::Tensor v = rademacher(selection, start.seed, start.window, start.first_probe, start.count, precision);
+                                   int64_t place, at::ScalarType precision, at::Device device, bool recompute = false) {
+  const at::Tensor v =
+      rademacher(selection, start.seed, start.window, start.first_probe, start.count, precision, device);
   return hutchinson_samples(pass, selection, v, place, Curvature::residual, recompute);
 }
 

@@ -92,13 +92,15 @@ at::Tensor UnitSums::sums_of(const at::Tensor& h) const {
 }
 
 at::Tensor UnitSums::of(const at::Tensor& z) const {
-  at::Tensor out = at::empty({z.size(0), size_}, at::kDouble);
+  if (!half_squares_there_.defined() || half_squares_there_.device() != z.device())
+    half_squares_there_ = half_squares_.to(z.device());
+  at::Tensor out = at::empty({z.size(0), size_}, z.options().dtype(at::kDouble));
   for (int64_t k = 0; k < z.size(0); ++k) {  // one at a time: no second copy of z
-    const at::Tensor h = z[k].to(at::kCPU, at::kDouble);
+    const at::Tensor h = z[k].to(at::kDouble);
     out[k].narrow(0, 0, size_ / 2).copy_(sums_of(h));
-    out[k].narrow(0, size_ / 2, size_ / 2).copy_(sums_of(h * half_squares_));
+    out[k].narrow(0, size_ / 2, size_ / 2).copy_(sums_of(h * half_squares_there_));
   }
-  return out;
+  return out.cpu();
 }
 
 }  // namespace hesper

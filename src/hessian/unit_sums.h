@@ -35,7 +35,7 @@ class UnitSums {
   const std::vector<SumRun>& runs() const { return runs_; }
   /// The run of a unit (of h_i); null where this selection has none.
   const SumRun* find(const std::string& unit) const;
-  /// z (K, m) -> (K, size) fp64
+  /// z (K, m) -> (K, size) fp64, on the CPU; summed on the device of z.
   at::Tensor of(const at::Tensor& z) const;
   /// Shape of the result: the tensor's, (rows, columns) of a rectangle, else (m).
   const std::vector<int64_t>& shape() const { return shape_; }
@@ -49,7 +49,8 @@ class UnitSums {
   int64_t head_dim_ = 0;  // 0: no heads
   bool head_rows_ = false;
   int64_t group_size_, size_ = 0;
-  at::Tensor half_squares_;  // (m) w^2 / 2
+  at::Tensor half_squares_;                // (m) w^2 / 2
+  mutable at::Tensor half_squares_there_;  // the same on the device that asked last
   std::vector<SumRun> runs_;
 };
 

@@ -1,15 +1,13 @@
 #include "ops/adjoint_start.h"
 
-#include "ops/random.h"
+#include <ATen/Parallel.h>
+
+#include "ops/random_tensors.h"
 
 namespace hesper {
 namespace {
 
-/// (256, 8): the +-1 of a byte's bits, lowest first.
-Tensor signs_of_bytes(at::TensorOptions options) {
-  const Tensor byte = at::arange(256, at::kLong).unsqueeze(1), bit = at::arange(8, at::kLong);
-  return (2 * byte.bitwise_right_shift(bit).bitwise_and(1) - 1).to(options.device(), options.dtype().toScalarType());
-}
+int64_t blocks_of(int64_t entries) { return (entries + bits_of_block - 1) / bits_of_block; }
 
 }  // namespace
 
@@ -20,19 +18,27 @@ ProbeKey AdjointStart::key(uint32_t stream, int64_t probe) const {
 // Every token has whole blocks of its own.
 Tensor AdjointStart::signs_of_words(const Tokens& tokens, int64_t vocab, int64_t begin, int64_t words,
                                     at::TensorOptions options) const {
-  const auto blocks_of = [](int64_t entries) { return (entries + bits_of_block - 1) / bits_of_block; };
-  const int64_t rows = tokens.rows(), blocks = blocks_of(words);
-  const Tensor bytes = at::empty({count, rows, blocks * bits_of_block / 8}, at::kInt);
-  auto* byte = bytes.data_ptr<int32_t>();
-  for (int64_t k = 0; k < count; ++k)
-    for (int64_t token = tokens.offset; token < tokens.offset + rows; ++token) {
-      const int64_t first = token * blocks_of(vocab) + begin / bits_of_block;
-      for (int64_t block = first; block < first + blocks; ++block)
-        for (const uint32_t part : random_block(key(word_stream, k), block))
-          for (int shift = 0; shift < 32; shift += 8) *byte++ = static_cast<int32_t>(part >> shift & 0xff);
-    }
-  const Tensor signs = signs_of_bytes(options).index_select(0, bytes.flatten().to(options.device()));
-  return signs.view({count, rows, blocks * bits_of_block}).narrow(2, 0, words);
+  const int64_t rows = tokens.rows(), blocks = blocks_of(words), first = begin / bits_of_block;
+  const at::ScalarType dtype = options.dtype().toScalarType();
+  Tensor bits;  // (K, rows, blocks, 4) int32
+  if (options.device().is_cpu()) {
+    bits = at::empty({count, rows, blocks, 4}, at::kInt);
+    at::parallel_for(0, count * rows, 1, [&](int64_t low, int64_t high) {
+      for (int64_t i = low; i < high; ++i) {
+        const int64_t at = (tokens.offset + i % rows) * blocks_of(vocab) + first;
+        auto* word = bits.data_ptr<int32_t>() + i * blocks * 4;
+        for (int64_t block = at; block < at + blocks; ++block)
+          for (const uint32_t part : random_block(key(word_stream, i / rows), block))
+            *word++ = static_cast<int32_t>(part);
+      }
+    });
+  } else {
+    const auto numbers = at::TensorOptions(at::kLong).device(options.device());
+    const Tensor token = at::arange(tokens.offset, tokens.offset + rows, numbers).mul_(blocks_of(vocab)).add_(first);
+    const Tensor all = token.unsqueeze(1) + at::arange(blocks, numbers);
+    bits = random_blocks(key(word_stream, 0), count, all.flatten()).view({count, rows, blocks, 4});
+  }
+  return signs_of_bits(bits, dtype).view({count, rows, blocks * bits_of_block}).narrow(2, 0, words);
 }
 
 Tensor AdjointStart::signs_of_tokens(const Tokens& tokens, at::TensorOptions options) const {

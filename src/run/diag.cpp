@@ -30,7 +30,7 @@ Tensor repeat_in_double(const DiagJob& job, const ProbeGroup& group, int64_t cou
   const Tape& tape = primal.tape(0);
   const TangentPass pass(job.program, parameters, group.selection, tape);
   const int64_t probe = job.options.method == DiagMethod::krylov ? int64_t{basis_probes} : 0;
-  return draw(job, pass, group.selection, 0, 0, probe, count, form).z;
+  return draw(job, pass, group.selection, 0, 0, probe, count, form).z.cpu();
 }
 
 nlohmann::json round_note(const Estimate& e) {
@@ -214,9 +214,11 @@ DiagonalResult compute_diag(const Model& model, const ResolvedSelection& selecti
                        if (first_round && s == 0 && k == 0 && &e == estimates.data())
                          first.copy_(samples.z.narrow(0, 0, first.size(0)));
                        e.add(samples);
-                       for (size_t i = 0; on_samples && i < e.group.tensors.size(); ++i) {
+                       if (!on_samples) return;
+                       const Tensor z = samples.z.cpu();
+                       for (size_t i = 0; i < e.group.tensors.size(); ++i) {
                          const SelectedPart& part = e.group.selection.parts()[i];
-                         on_samples(e.group.tensors[i], s, e.probes + k, samples.z.narrow(1, part.begin, part.size));
+                         on_samples(e.group.tensors[i], s, e.probes + k, z.narrow(1, part.begin, part.size));
                        }
                      });
     } while (plan_round(job, estimates, ledger));

@@ -20,14 +20,15 @@ WindowSamples draw(const DiagJob& job, const TangentPass& pass, const Selection&
   if (job.options.method == DiagMethod::split) {
     const AdjointStart start{AdjointStart::Kind::factor, job.options.seed, number, first, count};
     const Tensor g = gauss_newton_samples(pass, start, place);
-    const Tensor r = residual_samples(pass, selection, start, place, form.precision, form.recompute);
-    return {(g + r).cpu(), g.cpu(), r.cpu()};
+    const Tensor r =
+        residual_samples(pass, selection, start, place, form.precision, job.options.device, form.recompute);
+    return {g + r, g, r};
   }
-  const Tensor v = rademacher(selection, job.options.seed, number, first, count, form.precision);
+  const Tensor v = rademacher(selection, job.options.seed, number, first, count, form.precision, job.options.device);
   const Tensor z = deflation
                        ? deflated_samples(*deflation, pass, selection, v, place, job.options.curvature, form.recompute)
                        : hutchinson_samples(pass, selection, v, place, job.options.curvature, form.recompute);
-  return {z.cpu(), {}, {}};
+  return {z, {}, {}};
 }
 
 Estimate::Estimate(const ProbeGroup& group, const DiagJob& job)

@@ -25,7 +25,7 @@ struct DiagJob {
   std::vector<const UnitSums*> sums_of(const ProbeGroup& group) const;
 };
 
-/// z (K, n) fp64 of some probes of a window, and its parts where it is a sum of two.
+/// z (K, n) fp64 of some probes of a window, on the device of the pass, and its parts where it is a sum of two.
 struct WindowSamples {
   at::Tensor z, gauss_newton, residual;
 };

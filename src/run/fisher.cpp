@@ -102,9 +102,8 @@ FisherResult compute_fisher(const Model& model, const ResolvedSelection& chosen,
     Ledger ledger(control, run.units(), options.kind == FisherKind::batch ? 1 : plan.batch);
     ledger.begin({plan_choices(plan), {}, run.steps(), tensors});
     run.run([&](int64_t unit) { return ledger.next(unit); },
-            [&](int64_t unit, const Tensor& sample, const Tensor& of_windows) {
+            [&](int64_t unit, const Tensor& z, const Tensor& of_windows) {
               const int64_t window = options.kind == FisherKind::batch ? unit * plan.batch : unit;
-              const Tensor z = sample.cpu();
               require_finite(z, windows.index[static_cast<size_t>(window)]);
               if (ledger.is_first(unit)) {
                 losses.narrow(0, window, of_windows.numel()).copy_(of_windows);

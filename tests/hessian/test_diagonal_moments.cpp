@@ -57,6 +57,27 @@ TEST(DiagonalMoments, VisitsPool) {
   EXPECT_THROW(moments.bars(), std::logic_error);
 }
 
+// Samples that were reduced together, as a GPU's are: the same bars.
+TEST(DiagonalMoments, TogetherAsOneByOne) {
+  at::manual_seed(3);
+  constexpr int64_t b = 3, m = 9, n = 11;
+  const at::Tensor z = at::randn({b, m, n}, at::kDouble) * 0.1 + at::randn({b, 1, n}, at::kDouble);
+  DiagonalMoments one_by_one(n, b), together(n, b);
+  for (int64_t s = 0; s < b; ++s) {
+    one_by_one.begin_visit(s);
+    one_by_one.add(z[s]);
+    together.begin_visit(s);
+    for (const auto& [begin, end] : {std::pair{0, 4}, {4, 5}, {5, 9}})
+      together.add(moments_of(z[s].slice(0, begin, end)));
+  }
+  const DiagonalBars a = together.bars(), wanted = one_by_one.bars();
+  EXPECT_EQ(a.samples, wanted.samples);
+  EXPECT_EQ(a.probe_degrees, wanted.probe_degrees);
+  EXPECT_LE(gap(a.mean, wanted.mean), kRounding);
+  EXPECT_LE(gap(a.probe, wanted.probe), kRounding);
+  EXPECT_LE(gap(a.total, wanted.total), kRounding);
+}
+
 TEST(DiagonalMoments, GroupsAreContiguousAndEven) {
   EXPECT_EQ(window_groups(3), 3);
   EXPECT_EQ(window_groups(140), 10);

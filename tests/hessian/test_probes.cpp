@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "hessian/probes.h"
+#include "ops/random_tensors.h"
 
 namespace hesper {
 namespace {
@@ -58,6 +59,29 @@ TEST(Probes, AnySplitGivesTheSame) {
   std::vector<double> cut(300);
   fill_signs({5, 3, 2, 1}, 77, std::span<double>(cut));
   EXPECT_TRUE(at::equal(at::tensor(cut, at::kDouble), v[1].slice(0, 77, 377)));
+}
+
+// What a GPU runs makes the same numbers (on a CPU here; on a device: test_gpu_probes.cpp).
+TEST(Probes, TensorOperationsGiveTheSame) {
+  for (const uint64_t seed : {uint64_t{0}, uint64_t{0xfedcba9876543210}}) {
+    const ProbeKey key{seed, word_stream, 0xfffffff0u, pilot_probes};
+    const at::Tensor numbers = at::tensor(std::vector<int64_t>{0, 1, 77, 0xffffffff, int64_t{1} << 32}, at::kLong);
+    const at::Tensor words = random_blocks(key, 3, numbers);
+    for (int64_t k = 0; k < 3; ++k)
+      for (int64_t i = 0; i < numbers.numel(); ++i) {
+        const auto block = random_block({seed, key.stream, key.window, key.probe + static_cast<uint32_t>(k)},
+                                        numbers[i].item<int64_t>());
+        for (int64_t w = 0; w < 4; ++w)
+          EXPECT_EQ(static_cast<uint32_t>(words[k][i][w].item<int32_t>()), block[static_cast<size_t>(w)]);
+      }
+  }
+  Selection some;
+  some.add_whole(2, {37, 11});
+  some.add(1, {100, 10}, at::tensor(std::vector<int64_t>{999, 3, 128, 4, 127, 640}));
+  some.add_whole(5, {128});
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
+    EXPECT_TRUE(at::equal(rademacher_by_tensors(some, 5, 2, basis_probes, 6, dtype, at::kCPU),
+                          rademacher(some, 5, 2, basis_probes, 6, dtype)));
 }
 
 TEST(Probes, UniformsAreUniform) {

@@ -206,7 +206,8 @@ TEST_P(Fisher, SplitAddsUpToTheHessian) {
                  make_tokens(windows.ids.narrow(0, 0, 1), windows.labels.narrow(0, 0, 1), at::kCPU), at::kDouble);
   const TangentPass pass(program, parameters, some, tape);
   const AdjointStart start{AdjointStart::Kind::factor, 3, 0, 0, 1500};
-  const Tensor g = gauss_newton_samples(pass, start, 0), r = residual_samples(pass, some, start, 0, at::kDouble);
+  const Tensor g = gauss_newton_samples(pass, start, 0),
+               r = residual_samples(pass, some, start, 0, at::kDouble, at::kCPU);
   const Windows first{windows.ids.narrow(0, 0, 1), windows.labels.narrow(0, 0, 1), {0}, 1};
   const Tensor truth = dense_diagonal(Curvature::hessian, some, first);
   const Tensor variance = (g.var(0) + r.var(0)) / 1500;
