@@ -36,7 +36,7 @@ Directions Directions::dense(const Selection& selection, const Tensor& v, at::Sc
   d.dtype_ = dtype;
   for (const SelectedPart& part : selection.parts()) {
     Start s{.parameter = part.parameter, .width = part.columns, .reach = d.count_};
-    s.rows = part.rows, s.cols = part.cols;
+    s.rows = part.rows, s.cols = part.cols, s.whole = part.whole;
     const Tensor mine = v.narrow(1, part.begin, part.size).to(part.flat.device(), dtype);
     const int64_t r = part.rows.numel(), c = part.cols.numel();
     if (part.whole) {
@@ -89,7 +89,8 @@ int64_t Directions::reach(int parameter) const {
   return s ? s->reach : 0;
 }
 
-void Directions::add_linear(int parameter, const Tensor& x, Tensor& y_dot, int64_t alive, int64_t out) const {
+void Directions::add_linear(int parameter, const Tensor& x, Tensor& y_dot, int64_t alive, int64_t out,
+                            Products products) const {
   const Start* s = find(parameter);
   if (!s) return;
   if (!y_dot.defined()) y_dot = at::zeros({alive, x.size(0), out}, x.options());
@@ -98,14 +99,18 @@ void Directions::add_linear(int parameter, const Tensor& x, Tensor& y_dot, int64
     add_columns(y_dot, s->direction, s->row, x.index_select(1, s->col).t());
   } else if (s->direction.defined()) {
     y_dot.index_add_(0, s->direction, at::matmul(x, s->values.transpose(1, 2)));
+  } else if (s->whole && splits(products)) {
+    // One product for all directions: (rows, K out)
+    const Tensor moved = times(x, s->values.reshape({count_ * out, -1}).t(), products);
+    y_dot.add_(moved.view({x.size(0), count_, out}).transpose(0, 1));
   } else {
     const Tensor moved = at::matmul(x.index_select(1, s->cols), s->values.transpose(1, 2));  // (K, rows, |rows|)
     y_dot.index_add_(2, s->rows, moved);
   }
 }
 
-void Directions::add_linear_transposed(int parameter, const Tensor& y_bar, Tensor& x_bar_dot, int64_t alive,
-                                       int64_t in) const {
+void Directions::add_linear_transposed(int parameter, const Tensor& y_bar, Tensor& x_bar_dot, int64_t alive, int64_t in,
+                                       Products products) const {
   const Start* s = find(parameter);
   if (!s) return;
   if (!x_bar_dot.defined()) x_bar_dot = at::zeros({alive, y_bar.size(0), in}, y_bar.options());
@@ -113,6 +118,9 @@ void Directions::add_linear_transposed(int parameter, const Tensor& y_bar, Tenso
     add_columns(x_bar_dot, s->direction, s->col, y_bar.index_select(1, s->row).t());
   } else if (s->direction.defined()) {
     x_bar_dot.index_add_(0, s->direction, at::matmul(y_bar, s->values));
+  } else if (s->whole && splits(products)) {
+    const Tensor side_by_side = s->values.transpose(0, 1).reshape({y_bar.size(1), count_ * in});
+    x_bar_dot.add_(times(y_bar, side_by_side, products).view({y_bar.size(0), count_, in}).transpose(0, 1));
   } else {
     x_bar_dot.index_add_(2, s->cols, at::matmul(y_bar.index_select(1, s->rows), s->values));
   }

@@ -2,6 +2,7 @@
 // K directions over the selected weights, and how a tangent starts from them.
 #include "ops/op.h"
 #include "ops/selection.h"
+#include "ops/tier_products.h"
 
 namespace hesper {
 
@@ -28,10 +29,13 @@ class Directions {
   /// The first `alive` directions that must be carried once `parameter` has been met (0 when none moves it).
   int64_t reach(int parameter) const;
 
-  /// y_dot (K, rows, out) += x (rows, in) w_dot^T. An undefined y_dot starts at zero with width `out`.
-  void add_linear(int parameter, const Tensor& x, Tensor& y_dot, int64_t alive, int64_t out) const;
+  /// y_dot (K, rows, out) += x (rows, in) w_dot^T. An undefined y_dot starts at zero with width `out`. products: how
+  /// dense steps of a whole parameter are multiplied.
+  void add_linear(int parameter, const Tensor& x, Tensor& y_dot, int64_t alive, int64_t out,
+                  Products products = Products::full) const;
   /// x_bar_dot (K, rows, in) += y_bar (rows, out) w_dot.
-  void add_linear_transposed(int parameter, const Tensor& y_bar, Tensor& x_bar_dot, int64_t alive, int64_t in) const;
+  void add_linear_transposed(int parameter, const Tensor& y_bar, Tensor& x_bar_dot, int64_t alive, int64_t in,
+                             Products products = Products::full) const;
   /// w_dot of a vector parameter: (K, 1, width), undefined when no direction moves it.
   Tensor vector(int parameter, int64_t alive) const;
   /// w_dot rows of a table: (K, rows, width) for ids (rows); undefined when no direction moves it.
@@ -57,6 +61,7 @@ class Directions {
     Tensor row{}, col{};    // units: (m) int64 each, the one entry
     Tensor rows{}, cols{};  // dense: distinct rows and columns that hold an entry; undefined: the whole parameter
     Tensor values{};        // dense: (K, |rows|, |cols|); moves: (m, out, in), a vector counts as one row
+    bool whole = false;     // dense: every entry
     bool unit() const { return row.defined(); }
   };
   const Start* find(int parameter) const;

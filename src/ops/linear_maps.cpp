@@ -23,15 +23,17 @@ void LinearMaps::outer(Readout& out, const Tensor& y_bar, const Tensor& x, int64
 void LinearMaps::add_step(const Tangent& t, const Tensor& x, Tensor& y_dot) const {
   if (!t.directions.touches(weight)) return;
   const int64_t out = t.parameters.stored(weight).size(turned ? 1 : 0);
-  turned ? t.directions.add_linear_transposed(weight, x, y_dot, t.alive, out)
-         : t.directions.add_linear(weight, x, y_dot, t.alive, out);
+  const Products products = t.parameters.products();
+  turned ? t.directions.add_linear_transposed(weight, x, y_dot, t.alive, out, products)
+         : t.directions.add_linear(weight, x, y_dot, t.alive, out, products);
 }
 
 void LinearMaps::add_step_transposed(const Tangent& t, const Tensor& y_bar, Tensor& x_bar_dot) const {
   if (!t.directions.touches(weight)) return;
   const int64_t in = t.parameters.stored(weight).size(turned ? 0 : 1);
-  turned ? t.directions.add_linear(weight, y_bar, x_bar_dot, t.alive, in)
-         : t.directions.add_linear_transposed(weight, y_bar, x_bar_dot, t.alive, in);
+  const Products products = t.parameters.products();
+  turned ? t.directions.add_linear(weight, y_bar, x_bar_dot, t.alive, in, products)
+         : t.directions.add_linear_transposed(weight, y_bar, x_bar_dot, t.alive, in, products);
 }
 
 }  // namespace hesper

@@ -4,22 +4,25 @@
 
 namespace hesper {
 
-Readout::Readout(const Selection& selection, int64_t rows, at::Device device)
+Readout::Readout(const Selection& selection, int64_t rows, at::Device device, Products products)
     : selection_(&selection),
+      products_(products),
       values_(at::zeros({rows, selection.size()}, at::TensorOptions(at::kDouble).device(device))) {}
 
 Readout::Readout(const Directions& directions, int64_t rows, at::Device device)
     : directions_(&directions),
       values_(at::zeros({rows, directions.count()}, at::TensorOptions(at::kDouble).device(device))) {}
 
-Readout Readout::of(const Selection& selection, const Directions& directions, int64_t rows, at::Device device) {
-  return directions.whole_tensors() ? Readout(directions, rows, device) : Readout(selection, rows, device);
+Readout Readout::of(const Selection& selection, const Directions& directions, int64_t rows, at::Device device,
+                    Products products) {
+  return directions.whole_tensors() ? Readout(directions, rows, device) : Readout(selection, rows, device, products);
 }
 
 Readout Readout::cut() const {
   Readout out;
   out.selection_ = selection_;
   out.directions_ = directions_;
+  out.products_ = products_;
   return out;
 }
 
@@ -53,7 +56,9 @@ void Readout::outer(int parameter, const Tensor& a, const Tensor& b, int64_t fir
   if (directions_) return add(0, directions_->project_outer(parameter, a, b), first);
   const SelectedPart& part = *selection_->find(parameter);
   auto cut = [&](const Tensor& t, const Tensor& index) { return part.whole ? t : t.index_select(t.dim() - 1, index); };
-  const Tensor product = at::matmul(cut(a, part.rows).transpose(-1, -2), cut(b, part.cols));
+  const bool one = a.dim() == 2 && b.dim() == 2;
+  const Tensor product =
+      token_product(cut(a, part.rows), cut(b, part.cols), part.whole && !one ? products_ : Products::full);
   add(part, product.dim() == 2 ? product.unsqueeze(0) : product, first);
 }
 

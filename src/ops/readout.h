@@ -4,17 +4,20 @@
 // the factors of each formula; only what is read is multiplied.
 #include "ops/op.h"
 #include "ops/selection.h"
+#include "ops/tier_products.h"
 
 namespace hesper {
 
 class Readout {
  public:
-  /// values (rows, n); `selection` outlives the readout.
-  Readout(const Selection& selection, int64_t rows, at::Device device);
+  /// values (rows, n); `selection` outlives the readout. products: how the sums of whole parameters are multiplied;
+  /// those of some entries, whose cost is small, are not split.
+  Readout(const Selection& selection, int64_t rows, at::Device device, Products products = Products::full);
   /// values (rows, K) = <w_bar, d_k> of K dense directions, which outlive the readout.
   Readout(const Directions& directions, int64_t rows, at::Device device);
   /// What a pass over `directions` reads: the second kind for whole-tensor directions, else the first.
-  static Readout of(const Selection& selection, const Directions& directions, int64_t rows, at::Device device);
+  static Readout of(const Selection& selection, const Directions& directions, int64_t rows, at::Device device,
+                    Products products = Products::full);
   /// One of the same kind that keeps its products until `commit`: what a thread collects for its cut of the tokens.
   Readout cut() const;
 
@@ -44,6 +47,7 @@ class Readout {
   };
   const Selection* selection_ = nullptr;  // one of the two
   const Directions* directions_ = nullptr;
+  Products products_ = Products::full;
   Tensor values_;
   std::vector<Pending> pending_;
 };

@@ -132,6 +132,30 @@ void add_times(Tensor& sum, const Tensor& x, const Tensor& w, Products products)
   add_product(rows, flat(x), w);
 }
 
+Tensor token_product(const Tensor& a, const Tensor& b, Products products) {
+  if (!splits(products)) return at::matmul(a.transpose(-1, -2), b);
+  const int64_t directions = a.dim() == 3 ? a.size(0) : b.size(0), tokens = a.size(-2);
+  const auto pieces_of = [&](const Tensor& x) {  // {hi, lo} (K, tokens, ..)
+    Tensors out = {high(x)};
+    if (products == Products::bf16x3) out = planes(x.reshape({1, -1}));
+    for (Tensor& piece : out) {
+      piece = piece.view(x.sizes());
+      if (x.dim() == 2) piece = piece.unsqueeze(0).expand({directions, -1, -1});
+    }
+    return out;
+  };
+  const Tensors x = pieces_of(a), y = pieces_of(b);
+  std::vector<std::pair<Tensor, Tensor>> terms = {{x[0], y[0]}};
+  if (products == Products::bf16x3) terms = {{x[0], y[1]}, {x[1], y[0]}, {x[0], y[0]}};  // small ones first
+  Tensor sum;
+  for (const auto& [p, q] : terms)
+    for (int64_t i = 0; i < tokens; i += kPiece) {
+      const int64_t length = std::min(kPiece, tokens - i);
+      add_bmm(sum, p.narrow(1, i, length).transpose(1, 2), q.narrow(1, i, length));
+    }
+  return sum;
+}
+
 Tensor long_product(const Tensor& a, const Tensor& b, Products products) {
   const bool same = a.is_same(b);
   Tensor left = a, right = b;

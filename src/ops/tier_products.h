@@ -30,6 +30,8 @@ Tensor right_factor(const Tensor& w, Products products);
 Tensor times(const Tensor& x, const Tensor& w, Products products);
 /// sum (..., n) += x w, x as for `times`, or (..., 2k) bf16, [hi | lo], [lo | hi] for a bf16 w; sum is contiguous.
 void add_times(Tensor& sum, const Tensor& x, const Tensor& w, Products products);
+/// a^T b summed over tokens, fp32: (K, m, n); a (K, tokens, m), b (K, tokens, n), one of them may lack K.
+Tensor token_product(const Tensor& a, const Tensor& b, Products products);
 /// a b^T of (K, m) matrices with m large, each as fp32 or as its planes (2, K, m) bf16 {hi, lo} ((1, K, m) serves
 /// bf16), in pieces of a few thousand terms whose sums are added in fp64: (K, K) fp64. A long sum loses digits inside
 /// one fp32 accumulator.

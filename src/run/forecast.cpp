@@ -174,7 +174,9 @@ int64_t result_bytes(const Walk& w, const RunForm& form) {
   const int64_t workers = cuts_of(r, form).workers;
   const int64_t sums = r.beside + (r.device.is_cpu() ? n * n * 8 * r.matrices : 0);
   if (form.pass == Pass::primal) return sums;
-  int64_t reads = 0;
+  int64_t reads = 0, steps = 0;  // elements of a direction; bytes of the largest whole parameter's steps as factors
+  for (const SelectedPart& part : r.selection->parts())
+    if (part.whole && splits(form.products) && form.pass != Pass::gram) steps = std::max(steps, k * part.size * 10);
   for (const auto& op : r.program->ops())
     for (int p : op->parameters) {
       const SelectedPart* part = p < 0 ? nullptr : r.selection->find(p);
@@ -185,7 +187,7 @@ int64_t result_bytes(const Walk& w, const RunForm& form) {
     }
   const int64_t chunk = form.pass == Pass::gram ? k * k * (2 * 8 + workers * 2 * (8 + e) + 5 * 8) + k * n * 8
                                                 : 2 * k * n * 8 * std::max(1, r.matrices);
-  return sums + chunk + workers * k * reads * e;
+  return sums + chunk + workers * k * reads * e + steps;
 }
 
 /// Bytes of a device's parameters, and of the largest one's copies: its right factor, and in working precision where it

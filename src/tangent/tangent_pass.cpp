@@ -306,7 +306,7 @@ void TangentPass::backward(Run& run) const {
 
 Tensor TangentPass::product(const Directions& v, int64_t s, Curvature kind, bool recompute) const {
   const at::NoGradGuard no_grad;
-  Readout out = Readout::of(selection_, v, v.count(), parameters_.device());
+  Readout out = Readout::of(selection_, v, v.count(), parameters_.device(), parameters_.products());
   Run run{v, s};
   run.out = &out;
   run.kind = kind;
@@ -329,7 +329,7 @@ Tensor TangentPass::product(const Directions& v, int64_t s, Curvature kind, bool
 
 Tensor TangentPass::adjoint(const AdjointStart& start, int64_t s) const {
   const at::NoGradGuard no_grad;
-  Readout out(selection_, start.count, parameters_.device());
+  Readout out(selection_, start.count, parameters_.device(), parameters_.products());
   const Directions none;
   Run run{none, s};
   run.out = &out;

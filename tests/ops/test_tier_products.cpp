@@ -46,6 +46,22 @@ TEST_P(Ways, LongProducts) {
   }
 }
 
+TEST_P(Ways, SumsOverTokens) {
+  const Products p = GetParam();
+  for (const auto& [tokens, m, n] : {std::tuple{1, 3, 5}, {7, 4, 9}, {4100, 3, 2}}) {
+    const Tensor a = at::randn({3, tokens, m}, at::kFloat), b = at::randn({tokens, n}, at::kFloat);
+    const auto exact = [&](const Tensor& x, const Tensor& y) {
+      return x.to(at::kDouble).transpose(-1, -2).matmul(y.to(at::kDouble));
+    };
+    // Beside the factors' rounding that of the sum in fp32, which is as long as there are tokens.
+    const double tolerance = bound(p) + 6e-8 * std::sqrt(static_cast<double>(tokens));
+    EXPECT_LT(error(token_product(a, b, p), exact(a, b)), tolerance);
+    EXPECT_LT(error(token_product(b, a, p), exact(b, a)), tolerance);
+    const Tensor strided = a.transpose(1, 2).contiguous().transpose(1, 2);
+    EXPECT_LT(error(token_product(strided, a, p), exact(a, a)), tolerance);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Ways, testing::Values(Products::full, Products::bf16x3, Products::bf16),
                          [](const auto& info) { return to_string(info.param); });
 

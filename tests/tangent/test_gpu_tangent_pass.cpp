@@ -76,6 +76,34 @@ TEST(GpuTangentPass, OddSizes) {
   expect_everything({.vocab = 31, .width = 18, .heads = 3, .kv_heads = 3, .hidden = 7, .windows = 1, .tokens = 5}, 2);
 }
 
+// Dense steps of whole parameters and what is read of them: a diagonal's probes and random adjoints.
+TEST(GpuTangentPass, WholeParameters) {
+  HESPER_NEEDS_GPU();
+  for (const ToyShape& shape : {opt, llama}) {
+    const Toy here = make_toy(shape), there = make_toy(shape, gpu());
+    Selection selection;
+    for (const char* name : {"0.q.weight", "0.down.weight", "1.up.weight", "1.up.bias"}) {
+      const int p = here.program->parameter(name);
+      selection.add_whole(p, here.values[p].sizes());
+    }
+    const Tensor v = at::randn({3, selection.size()}, at::kDouble);
+    const auto results = [&](const Toy& toy, const Way& way, at::Device device) {
+      const Selection mine = selection.to(device);
+      const Parameters parameters = toy.parameters(way.working, device, way.products);
+      const Tape tape = run_primal(*toy.program, parameters, mine, toy.tokens, at::kDouble);
+      const TangentPass pass(*toy.program, parameters, mine, tape, 21);  // cuts of 7 tokens
+      return Tensors{pass.product(Directions::dense(mine, v, way.working), 0, Curvature::hessian),
+                     pass.adjoint({AdjointStart::Kind::factor, 3, 0, 0, 3}, 0)};
+    };
+    const Tensors exact = results(here, ways[0], at::kCPU);
+    for (const Way& way : ways) {
+      SCOPED_TRACE(fmt::format("{} {}", c10::toString(way.working), to_string(way.products)));
+      const Tensors mine = results(there, way, gpu());
+      for (size_t i = 0; i < exact.size(); ++i) EXPECT_LT(error(mine[i], exact[i]), way.tolerance) << i;
+    }
+  }
+}
+
 // A tape in the host's memory is the same tape.
 TEST(GpuTangentPass, SpilledTape) {
   HESPER_NEEDS_GPU();

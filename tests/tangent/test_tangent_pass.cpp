@@ -51,6 +51,35 @@ void expect_everything(const Toy& toy, const Selection& selection) {
   }
 }
 
+// Factors in bf16 pieces, as on a GPU's tensor cores, whose arithmetic a CPU follows: dense steps of whole parameters,
+// the way there and back, and what is read of them.
+TEST(TangentPass, WholeParametersInPieces) {
+  for (const Toy& toy : {make_toy({}), make_toy({.llama = true, .kv_heads = 2, .phi = Phi::silu, .tied = false})}) {
+    Selection selection;
+    for (const char* name : {"0.q.weight", "0.down.weight", "1.up.weight", "1.up.bias"}) {
+      const int p = toy.program->parameter(name);
+      selection.add_whole(p, toy.values[p].sizes());
+    }
+    const Tensor v = at::randn({3, selection.size()}, at::kDouble);
+    const auto results = [&](at::ScalarType working, Products products) {
+      const Parameters parameters = toy.parameters(working, at::kCPU, products);
+      const Tape tape = run_primal(*toy.program, parameters, selection, toy.tokens, at::kDouble);
+      const TangentPass pass(*toy.program, parameters, selection, tape, 9);  // cuts of 3 tokens
+      return Tensors{pass.product(Directions::dense(selection, v, working), 0, Curvature::hessian),
+                     pass.adjoint({AdjointStart::Kind::factor, 3, 0, 0, 3}, 0)};
+    };
+    const Tensors exact = results(at::kDouble, Products::full);
+    // 17 and 8 bits of a factor through some twenty ops, as in test_gpu_tangent_pass.cpp
+    for (const auto& [products, tolerance] : {std::pair{Products::bf16x3, 1e-4}, {Products::bf16, 5e-2}}) {
+      const Tensors mine = results(at::kFloat, products);
+      for (size_t i = 0; i < exact.size(); ++i) {
+        EXPECT_LT(error(mine[i], exact[i]), tolerance) << to_string(products) << " " << i;
+        EXPECT_GT(error(mine[i], exact[i]), 1e-7) << "not in pieces";
+      }
+    }
+  }
+}
+
 std::vector<int64_t> first(int64_t n) {
   std::vector<int64_t> out(n);
   for (int64_t i = 0; i < n; ++i) out[i] = i;
