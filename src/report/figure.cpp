@@ -115,7 +115,8 @@ void draw_text(cairo_t* context, const std::string& text, double size, double x,
   cairo_restore(context);
 }
 
-std::vector<std::string> wrap_text(const std::string& text, double size, double width) {
+namespace {
+std::vector<std::string> fill_lines(const std::string& text, double size, double width) {
   std::vector<std::string> lines;
   std::string line;
   for (size_t begin = 0; begin < text.size();) {
@@ -131,6 +132,20 @@ std::vector<std::string> wrap_text(const std::string& text, double size, double 
     begin = end + 1;
   }
   if (!line.empty()) lines.push_back(line);
+  return lines;
+}
+}  // namespace
+
+std::vector<std::string> wrap_text(const std::string& text, double size, double width) {
+  std::vector<std::string> lines = fill_lines(text, size, width);
+  // The narrowest width that takes no more lines: no last line of one word.
+  const size_t count = lines.size();
+  for (double low = 0, high = width; count > 1 && high - low > 1;) {
+    const double middle = (low + high) / 2;
+    const std::vector<std::string> narrower = fill_lines(text, size, middle);
+    if (narrower.size() == count) lines = narrower;
+    (narrower.size() == count ? high : low) = middle;
+  }
   for (std::string& each : lines) each = fit_text(each, size, width);
   return lines;
 }

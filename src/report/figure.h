@@ -31,7 +31,7 @@ TextSize text_size(const std::string& text, double size);
 void draw_text(cairo_t* context, const std::string& text, double size, double x, double y, double align,
                bool vertical = false);
 
-// `text` in lines of at most `width` points, broken at blanks.
+// `text` in as few lines of at most `width` points as there must be, broken at blanks, of about one length.
 std::vector<std::string> wrap_text(const std::string& text, double size, double width);
 
 // `text`, its front replaced by an ellipsis where it is wider than `width` points.

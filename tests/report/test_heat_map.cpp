@@ -207,6 +207,24 @@ TEST(HeatMap, RefusesBadInput) {
             std::string::npos);
 }
 
+TEST(Text, LinesOfOneLength) {
+  const std::string text = "Hessian of self_attn.q_proj of block 0, rows 0 to 3, b = 4, T = 256";
+  const double whole = text_size(text, 12).width;
+  EXPECT_EQ(wrap_text(text, 12, whole + 1), std::vector<std::string>{text});
+  for (const double width : {0.97 * whole, 0.6 * whole, 0.4 * whole}) {  // 2, 2 and 3 lines
+    std::string joined;
+    double shortest = width, longest = 0;
+    for (const std::string& line : wrap_text(text, 12, width)) {
+      joined += (joined.empty() ? "" : " ") + line;
+      shortest = std::min(shortest, text_size(line, 12).width);
+      longest = std::max(longest, text_size(line, 12).width);
+    }
+    EXPECT_EQ(joined, text);
+    EXPECT_LE(longest, width);
+    EXPECT_GT(shortest, 0.5 * longest) << width;  // a line may lack one word of the next; not one word alone
+  }
+}
+
 TEST(Ticks, RoundValuesAndLabels) {
   EXPECT_EQ(round_ticks(0, 10, 6).labels, (std::vector<std::string>{"0", "2", "4", "6", "8", "10"}));
   EXPECT_EQ(round_ticks(0, 1, 3).labels, (std::vector<std::string>{"0.0", "0.5", "1.0"}));
