@@ -24,7 +24,7 @@ double squares(const at::Tensor& t) { return t.square().sum().item<double>(); }
 json by_samples(const Stand& stand, const Method& method, const RowCheck& rows, const Budget& budget) {
   const int64_t k = directions_of(stand, method);
   const int64_t step = std::lcm(kMeans, k), count = (budget.samples + step - 1) / step * step;
-  const at::Tensor places = stand.rows.selection.parts()[0].flat;
+  const at::Tensor places = stand.rows.selection.parts()[0].entries();
   std::vector<double> errors, seconds, of_means;  // squared errors of the samples; seconds a sample
   at::Tensor mean = at::zeros_like(stand.truth);
   draw(stand, method, 1, 0, k);  // warm
@@ -80,7 +80,7 @@ json by_runs(const Stand& stand, const Method& method, const Budget& budget) {
   };
   std::vector<Point> points;
   json out = {{"seeds", budget.seeds}};
-  const at::Tensor places = stand.rows.selection.parts()[0].flat;
+  const at::Tensor places = stand.rows.selection.parts()[0].entries();
   const std::vector<UnitSums> sums = unit_sums(*stand.model, stand.layer, 128);
   for (int64_t probes = 32; probes <= budget.probes; probes *= 2) {
     std::vector<double> errors, seconds, products;

@@ -13,7 +13,7 @@ Tensor plain_losses(const Program& program, const Parameters& parameters, const 
   for (const SelectedPart& part : selection.parts()) {
     const Tensor w = parameters.stored(part.parameter).to(parameters.device(), theta.scalar_type());
     const Tensor mine = theta.narrow(0, part.begin, part.size);
-    replaced.emplace_back(part.parameter, w.flatten().index_copy(0, part.flat, mine).view_as(w));
+    replaced.emplace_back(part.parameter, w.flatten().index_copy(0, part.entries(), mine).view_as(w));
   }
   const Parameters moved = parameters.with(replaced);
   const Selection nothing;
@@ -31,7 +31,7 @@ Tensor values_at(const Parameters& parameters, const Selection& selection, at::S
   Tensors parts;
   for (const SelectedPart& part : selection.parts())
     parts.push_back(
-        parameters.stored(part.parameter).to(parameters.device(), dtype).flatten().index_select(0, part.flat));
+        parameters.stored(part.parameter).to(parameters.device(), dtype).flatten().index_select(0, part.entries()));
   return at::cat(parts);
 }
 

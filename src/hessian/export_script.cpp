@@ -149,7 +149,7 @@ std::string rows_of(const at::Tensor& matrix) {
 
 /// Flat indices as ranges (begin, end), in the order of the selection.
 std::string ranges_of(const SelectedPart& part) {
-  const at::Tensor flat = part.flat.contiguous().cpu();
+  const at::Tensor flat = part.entries().contiguous().cpu();
   const int64_t* index = flat.const_data_ptr<int64_t>();
   std::vector<std::string> out;
   for (int64_t i = 0, end; i < part.size; i = end) {
@@ -228,7 +228,8 @@ std::string check_script(const Model& model, const Selection& selection, const W
     chosen += fmt::format("\n    {}: {},", name_of(part), ranges_of(part));
     for (const int64_t row : entries)
       if (row >= part.begin && row < part.begin + part.size)
-        named.push_back(fmt::format("({}, {})", name_of(part), part.flat[row - part.begin].item<int64_t>()));
+        named.push_back(fmt::format("({}, {})", name_of(part),
+                                    part.entries(row - part.begin, row - part.begin + 1).item<int64_t>()));
   }
   std::string data;
   const auto set = [&](const std::string& name, const std::string& value) { data += name + " = " + value + "\n"; };

@@ -67,7 +67,7 @@ Parameters FiniteDifferences::moved(const Tensor& d) const {
   for (const SelectedPart& part : selection_.parts()) {
     const Tensor w = parameters_.get(part.parameter, at::kDouble);
     replaced.emplace_back(part.parameter,
-                          w.flatten().index_add(0, part.flat, d.narrow(0, part.begin, part.size)).view_as(w));
+                          w.flatten().index_add(0, part.entries(), d.narrow(0, part.begin, part.size)).view_as(w));
   }
   return parameters_.with(replaced);
 }

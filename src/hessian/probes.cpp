@@ -27,8 +27,7 @@ template <typename T>
 at::Tensor make_probes(const Selection& selection, uint64_t seed, int64_t window, int64_t first, int64_t count) {
   at::Tensor v = at::empty({count, selection.size()}, c10::CppTypeToScalarType<T>::value);
   for (const SelectedPart& part : selection.parts()) {
-    const at::Tensor flat = part.flat.to(at::kCPU).contiguous();
-    const std::span<const int64_t> entries(flat.const_data_ptr<int64_t>(), static_cast<size_t>(part.size));
+    const at::Tensor flat = part.whole ? at::Tensor() : part.flat.to(at::kCPU).contiguous();
     at::parallel_for(0, count, 1, [&](int64_t low, int64_t high) {
       for (int64_t k = low; k < high; ++k) {
         const ProbeKey key{seed, static_cast<uint32_t>(part.parameter), static_cast<uint32_t>(window),
@@ -37,7 +36,7 @@ at::Tensor make_probes(const Selection& selection, uint64_t seed, int64_t window
         if (part.whole)
           fill_signs(key, 0, std::span<T>(row, static_cast<size_t>(part.size)));
         else
-          fill_at(key, entries, row);
+          fill_at(key, {flat.const_data_ptr<int64_t>(), static_cast<size_t>(part.size)}, row);
       }
     });
   }

@@ -133,7 +133,7 @@ IndexRange check_range(const char* flag, const std::optional<IndexRange>& range,
   return *range;
 }
 
-// Flat indices of one parameter: in the order of --indices, ascending otherwise.
+// Flat indices of one parameter: in the order of --indices, ascending otherwise; undefined for all of them.
 at::Tensor entries(const SelectionRequest& request, const ParameterSpec& spec, uint64_t number) {
   const int64_t cols = spec.shape.back();
   const int64_t rows = spec.shape.size() > 1 ? spec.shape[0] : 1;
@@ -165,7 +165,7 @@ at::Tensor entries(const SelectionRequest& request, const ParameterSpec& spec, u
     const uint64_t seed = request.seed ^ ((number + 1) * 0xd1342543de82ef95);
     return at::tensor(random_subset(total, *request.random, seed), at::kLong);
   }
-  return at::arange(total);
+  return {};
 }
 
 }  // namespace
@@ -214,7 +214,9 @@ ResolvedSelection resolve_selection(const std::vector<ParameterSpec>& table, int
   for (const size_t i : chooser.chosen()) {  // table order: block, then layer in module order
     const ParameterSpec& spec = table[i];
     const int64_t begin = resolved.selection.size();
-    resolved.selection.add(static_cast<int>(i), spec.shape, entries(request, spec, i));
+    const at::Tensor some = entries(request, spec, i);
+    some.defined() ? resolved.selection.add(static_cast<int>(i), spec.shape, some)
+                   : resolved.selection.add_whole(static_cast<int>(i), spec.shape);
     resolved.tensors.push_back(
         {static_cast<int>(i), spec.name, label_of(spec), spec.block, spec.shape, begin, resolved.selection.size()});
   }
@@ -226,7 +228,9 @@ std::vector<ResolvedSelection> split_by_tensor(const ResolvedSelection& selectio
   for (size_t i = 0; i < selection.tensors.size(); ++i) {
     ResolvedSelection one;
     SelectedTensor tensor = selection.tensors[i];
-    one.selection.add(tensor.parameter, tensor.shape, selection.selection.parts()[i].flat);
+    const SelectedPart& part = selection.selection.parts()[i];
+    part.whole ? one.selection.add_whole(tensor.parameter, tensor.shape)
+               : one.selection.add(tensor.parameter, tensor.shape, part.flat);
     tensor.end -= tensor.begin;
     tensor.begin = 0;
     one.tensors.push_back(std::move(tensor));

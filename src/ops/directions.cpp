@@ -19,7 +19,7 @@ Directions Directions::units(const Selection& selection, int64_t begin, int64_t 
   for (const SelectedPart& part : selection.parts()) {
     const int64_t low = std::max(begin, part.begin), high = std::min(end, part.begin + part.size);
     if (low >= high) continue;
-    const Tensor flat = part.flat.narrow(0, low - part.begin, high - low);
+    const Tensor flat = part.entries(low - part.begin, high - part.begin);
     Start s{.parameter = part.parameter, .width = part.columns, .reach = high - begin};
     s.direction = at::arange(low - begin, high - begin, flat.options());
     s.row = at::floor_divide(flat, part.columns);
@@ -37,7 +37,7 @@ Directions Directions::dense(const Selection& selection, const Tensor& v, at::Sc
   for (const SelectedPart& part : selection.parts()) {
     Start s{.parameter = part.parameter, .width = part.columns, .reach = d.count_};
     s.rows = part.rows, s.cols = part.cols, s.whole = part.whole;
-    const Tensor mine = v.narrow(1, part.begin, part.size).to(part.flat.device(), dtype);
+    const Tensor mine = v.narrow(1, part.begin, part.size).to(part.device(), dtype);
     const int64_t r = part.rows.numel(), c = part.cols.numel();
     if (part.whole) {
       s.values = mine.reshape({d.count_, r, c});

@@ -35,7 +35,7 @@ bool Readout::wants(int parameter) const {
 
 // product: (K, |rows|, |cols|) over the part's distinct rows and columns
 void Readout::add(const SelectedPart& part, const Tensor& product, int64_t first) {
-  const Tensor flat = product.flatten(1).to(part.flat.device());
+  const Tensor flat = product.flatten(1).to(part.device());
   add(part.begin, part.whole ? flat : flat.index_select(1, part.row_at * part.cols.numel() + part.col_at), first);
 }
 

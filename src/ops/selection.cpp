@@ -6,11 +6,20 @@
 
 namespace hesper {
 
-void Selection::add(int p, at::IntArrayRef shape, at::Tensor flat) {
+at::Tensor SelectedPart::entries(int64_t first, int64_t end) const {
+  return whole ? at::arange(first, end, rows.options()) : flat.narrow(0, first, end - first);
+}
+
+SelectedPart Selection::next(int p) const {
   if (has(p)) throw std::invalid_argument(fmt::format("[selection] parameter {} is selected twice", p));
   SelectedPart part;
   part.parameter = p;
   part.begin = size_;
+  return part;
+}
+
+void Selection::add(int p, at::IntArrayRef shape, at::Tensor flat) {
+  SelectedPart part = next(p);
   part.size = flat.numel();
   part.columns = shape.back();
   const int64_t total = c10::multiply_integers(shape);
@@ -20,32 +29,30 @@ void Selection::add(int p, at::IntArrayRef shape, at::Tensor flat) {
   if (low < 0 || high >= total)
     throw std::invalid_argument(
         fmt::format("[selection] index {} is outside a parameter of {} entries", low < 0 ? low : high, total));
-  part.whole = part.size == total && at::equal(flat, at::arange(total));
-  if (part.whole) {
-    part.rows = at::arange(total / part.columns);
-    part.cols = at::arange(part.columns);
-  } else {
-    const auto distinct = std::get<0>(at::_unique(flat));
-    if (distinct.numel() != part.size)
-      throw std::invalid_argument(
-          fmt::format("[selection] {} of {} indices are given twice", part.size - distinct.numel(), part.size));
-    std::tie(part.rows, part.row_at) = at::_unique(at::floor_divide(flat, part.columns), true, true);
-    std::tie(part.cols, part.col_at) = at::_unique(at::remainder(flat, part.columns), true, true);
-  }
+  if (part.size == total && at::equal(flat, at::arange(total))) return add_whole(p, shape);
+  const auto distinct = std::get<0>(at::_unique(flat));
+  if (distinct.numel() != part.size)
+    throw std::invalid_argument(
+        fmt::format("[selection] {} of {} indices are given twice", part.size - distinct.numel(), part.size));
+  std::tie(part.rows, part.row_at) = at::_unique(at::floor_divide(flat, part.columns), true, true);
+  std::tie(part.cols, part.col_at) = at::_unique(at::remainder(flat, part.columns), true, true);
   part.flat = flat;
   size_ += part.size;
   parts_.push_back(std::move(part));
 }
 
-void Selection::add_whole(int p, at::IntArrayRef shape) { add(p, shape, at::arange(c10::multiply_integers(shape))); }
-
-void Selection::add_moved(int p) {
-  if (has(p)) throw std::invalid_argument(fmt::format("[selection] parameter {} is selected twice", p));
-  SelectedPart part;
-  part.parameter = p;
-  part.begin = size_;
+void Selection::add_whole(int p, at::IntArrayRef shape) {
+  SelectedPart part = next(p);
+  part.whole = true;
+  part.size = c10::multiply_integers(shape);
+  part.columns = shape.back();
+  part.rows = at::arange(part.size / part.columns);
+  part.cols = at::arange(part.columns);
+  size_ += part.size;
   parts_.push_back(std::move(part));
 }
+
+void Selection::add_moved(int p) { parts_.push_back(next(p)); }
 
 const SelectedPart* Selection::find(int p) const {
   for (const SelectedPart& part : parts_)

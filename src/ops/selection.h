@@ -13,9 +13,14 @@ struct SelectedPart {
   int64_t size = 0;           // 0: moved as a whole, no index below is defined
   int64_t columns = 0;        // width of the parameter
   bool whole = false;         // every entry, in order
-  at::Tensor flat;            // (size) int64: index into the flattened parameter
+  at::Tensor flat;            // (size) int64: index into the flattened parameter; undefined where whole
   at::Tensor rows, cols;      // distinct rows and columns that hold an entry, ascending
   at::Tensor row_at, col_at;  // (size) int64: each entry's place in rows and cols; undefined where whole
+
+  at::Device device() const { return rows.device(); }  // of the indices
+  /// Indices of entries [first, end) into the flattened parameter.
+  at::Tensor entries(int64_t first, int64_t end) const;
+  at::Tensor entries() const { return entries(0, size); }
 };
 
 class Selection {
@@ -40,6 +45,8 @@ class Selection {
   Selection to(const std::vector<at::Device>& by_parameter) const;
 
  private:
+  SelectedPart next(int p) const;
+
   std::vector<SelectedPart> parts_;
   int64_t size_ = 0;
 };

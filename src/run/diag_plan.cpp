@@ -55,8 +55,9 @@ PlanRequest diag_request(const Program& program, const Model& model, const Selec
   int64_t of_sums = 0;
   for (const UnitSums& s : sums) of_sums += s.size();
   const int64_t n = selection.size(), b = r.windows;
-  // The gradient beside each tape, and the indices of the selection.
-  r.beside += 8 * n * std::min(options.batch, b) + 8 * n;
+  // The gradient beside each tape, and the indices of entries.
+  r.beside += 8 * n * std::min(options.batch, b);
+  for (const SelectedPart& part : selection.parts()) r.beside += part.whole ? 0 : 8 * part.size;
   // On the CPU, which a GPU's plan leaves out: moments of entries and sums; mean, probe and total when they are read;
   // w^2 / 2 of the selection. On a GPU that too, and a chunk's moments of a tensor.
   if (options.device.is_cpu())

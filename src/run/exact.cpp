@@ -58,7 +58,7 @@ Plan plan_of(const Job& job) {
 Tensor selected_weights(const Model& model, const Selection& selection) {
   Tensors parts;
   for (const SelectedPart& part : selection.parts())
-    parts.push_back(model.weights.values[part.parameter].flatten().index_select(0, part.flat).to(at::kDouble));
+    parts.push_back(model.weights.values[part.parameter].flatten().index_select(0, part.entries()).to(at::kDouble));
   return at::cat(parts);
 }
 

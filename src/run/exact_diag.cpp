@@ -184,7 +184,7 @@ double measure_precision(const Job& job, const ResolvedSelection& tensor, const 
   const SelectedPart& part = tensor.selection.parts()[0];
   const Tensor chosen = std::get<0>(at::randperm(part.size, at::kLong).slice(0, 0, entries).sort());
   Selection some;  // on the CPU
-  some.add(part.parameter, tensor.tensors[0].shape, part.flat.index_select(0, chosen));
+  some.add(part.parameter, tensor.tensors[0].shape, part.entries().index_select(0, chosen));
   const Parameters parameters = make_parameters(job.model, job.program, job.options.device, form);
   const Selection here = some.to(job.program.parameter_devices());
   PrimalBatches primal(job.program, parameters, here, job.windows, form);

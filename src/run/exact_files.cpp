@@ -28,7 +28,7 @@ std::vector<int64_t> to_vector(const at::Tensor& indices) {
 std::optional<int64_t> first_weights(const ResolvedSelection& selection) {
   const int64_t t = selection.selection.parts().at(0).size;
   for (const SelectedPart& part : selection.selection.parts()) {
-    if (part.size != t || t > part.columns || !at::equal(part.flat, at::arange(t))) return std::nullopt;
+    if (part.size != t || t > part.columns || !at::equal(part.entries(), at::arange(t))) return std::nullopt;
   }
   return t;
 }
@@ -72,8 +72,8 @@ void write_aux(const fs::path& base, const ExactJob& job, const ExactResult& res
   for (size_t i = 0; i < parts.size(); ++i) {
     at::Tensor here = rows.narrow(0, parts[i].begin, parts[i].size);
     here.select(1, 0).fill_(static_cast<int64_t>(i));
-    here.select(1, 1).copy_(at::floor_divide(parts[i].flat, parts[i].columns));
-    here.select(1, 2).copy_(at::remainder(parts[i].flat, parts[i].columns));
+    here.select(1, 1).copy_(at::floor_divide(parts[i].entries(), parts[i].columns));
+    here.select(1, 2).copy_(at::remainder(parts[i].entries(), parts[i].columns));
     names.push_back(job.selection.tensors[i].name);
   }
   std::vector<std::pair<std::string, at::Tensor>> tensors = {{"gradient", result.gradient},
@@ -98,7 +98,7 @@ RunRecord record_of(const ExactJob& job, const ExactResult& result, const ExactB
                  exact_configuration(job, block.kind));
   for (size_t i = 0; i < job.selection.tensors.size(); ++i) {
     const SelectedTensor& tensor = job.selection.tensors[i];
-    record.selection.push_back({tensor.name, tensor.shape, to_vector(job.selection.selection.parts()[i].flat)});
+    record.selection.push_back({tensor.name, tensor.shape, to_vector(job.selection.selection.parts()[i].entries())});
   }
   record.gradient_norm = result.gradient.norm().item<double>();
   record.errors.symmetry = block.symmetry_error;

@@ -78,7 +78,7 @@ void FisherSampler::run_inputs(const Wanted& wanted, const Take& take, Tensors* 
       if (grams && x.is_cpu()) (*grams)[i].addmm_(x.t(), x, 1, 1 / (share * static_cast<double>(b)));
       if (grams && !x.is_cpu()) (*grams)[i].add_(x.t().mm(x).cpu(), 1 / (share * static_cast<double>(b)));
       const Tensor diagonal = x.square().sum(0).div_(share);  // (in)
-      z.push_back(diagonal.index_select(0, part.flat.remainder(part.columns)));
+      z.push_back(diagonal.index_select(0, part.entries().remainder(part.columns)));
     }
     take(s, at::cat(z).unsqueeze(0), read.losses.cpu());
   }

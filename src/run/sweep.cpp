@@ -149,8 +149,8 @@ Tensor places_of(const ResolvedSelection& truth, const ResolvedSelection& select
   int64_t entries = 1;
   for (const int64_t side : selection.tensors[0].shape) entries *= side;
   Tensor place = at::full({entries}, -1, at::kLong);
-  place.index_copy_(0, all.flat, at::arange(all.size));
-  const Tensor out = place.index_select(0, some.flat);
+  place.index_copy_(0, all.entries(), at::arange(all.size));
+  const Tensor out = place.index_select(0, some.entries());
   if (const int64_t outside = out.lt(0).sum().item<int64_t>(); some.parameter != all.parameter || outside > 0)
     throw std::invalid_argument(
         fmt::format("--truth: {} of its {} entries are not among the {} selected", outside, some.size, all.size));

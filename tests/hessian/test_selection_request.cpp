@@ -65,7 +65,7 @@ Names names(const std::vector<ParameterSpec>& table, const SelectionRequest& r) 
 
 std::vector<int64_t> flat(const SelectionRequest& r) {
   const ResolvedSelection resolved = resolve_selection(opt(), 2, r);
-  const at::Tensor all = resolved.selection.parts().at(0).flat;
+  const at::Tensor all = resolved.selection.parts().at(0).entries();
   return {all.const_data_ptr<int64_t>(), all.const_data_ptr<int64_t>() + all.numel()};
 }
 
@@ -162,7 +162,7 @@ TEST(SelectionRequest, RandomEntriesAreSeededAndTheirOwn) {
   r.t.reset();
   r.random = 20;
   const auto both = resolve_selection(opt(), 2, r);
-  const at::Tensor first = both.selection.parts()[0].flat, second = both.selection.parts()[1].flat;
+  const at::Tensor first = both.selection.parts()[0].entries(), second = both.selection.parts()[1].entries();
   EXPECT_EQ(first.numel(), 20);
   EXPECT_FALSE(at::equal(first, second));  // fc1 and fc2 have the same number of weights
   r.layers = {"fc2"};
@@ -222,7 +222,7 @@ TEST(SelectionRequest, SplitByTensorKeepsEntries) {
     EXPECT_EQ(parts[i].tensors[0].name, both.tensors[i].name);
     EXPECT_EQ(parts[i].tensors[0].begin, 0);
     EXPECT_EQ(parts[i].tensors[0].end, 5);
-    EXPECT_TRUE(at::equal(parts[i].selection.parts()[0].flat, both.selection.parts()[i].flat));
+    EXPECT_TRUE(at::equal(parts[i].selection.parts()[0].entries(), both.selection.parts()[i].entries()));
   }
 }
 

@@ -57,7 +57,7 @@ Point difference(const Point& a, const Point& b, double h) {
 Tensor selected(const OpWorld& world, const Tensors& parameters) {
   Tensors parts;
   for (const SelectedPart& part : world.selection.parts())
-    parts.push_back(parameters[part.parameter].flatten().index_select(0, part.flat));
+    parts.push_back(parameters[part.parameter].flatten().index_select(0, part.entries()));
   return parts.empty() ? at::zeros({0}, at::kDouble) : at::cat(parts);
 }
 
@@ -65,7 +65,7 @@ Tensors place(const OpWorld& world, const Tensor& theta) {
   Tensors out = world.parameters;
   for (const SelectedPart& part : world.selection.parts()) {
     const Tensor& w = out[part.parameter];
-    out[part.parameter] = w.flatten().index_copy(0, part.flat, theta.narrow(0, part.begin, part.size)).view_as(w);
+    out[part.parameter] = w.flatten().index_copy(0, part.entries(), theta.narrow(0, part.begin, part.size)).view_as(w);
   }
   return out;
 }

@@ -90,7 +90,7 @@ class Engine : public testing::TestWithParam<std::string> {
   void each_entry(const Selection& selection, F&& f) const {
     int64_t row = 0;
     for (const auto& part : selection.parts()) {
-      const at::Tensor flat = part.flat.contiguous();
+      const at::Tensor flat = part.entries().contiguous();
       for (int64_t i = 0; i < part.size; ++i) {
         f(program_.parameter_names()[part.parameter], part.whole ? i : flat.const_data_ptr<int64_t>()[i], row++);
       }

@@ -26,13 +26,13 @@ struct Logits {
     const at::AutoGradMode grad(true);
     Tensors parts;
     for (const SelectedPart& part : selection.parts())
-      parts.push_back(toy.values[part.parameter].flatten().index_select(0, part.flat));
+      parts.push_back(toy.values[part.parameter].flatten().index_select(0, part.entries()));
     theta = at::cat(parts).requires_grad_(true);
     std::vector<std::pair<int, Tensor>> replaced;
     for (const SelectedPart& part : selection.parts()) {
       const Tensor& w = toy.values[part.parameter];
-      replaced.emplace_back(part.parameter,
-                            w.flatten().index_copy(0, part.flat, theta.narrow(0, part.begin, part.size)).view_as(w));
+      replaced.emplace_back(
+          part.parameter, w.flatten().index_copy(0, part.entries(), theta.narrow(0, part.begin, part.size)).view_as(w));
     }
     const Parameters moved = toy.parameters().with(replaced);
     const Tokens tokens = toy.tokens.cut(s, 0, toy.tokens.length);
