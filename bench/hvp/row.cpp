@@ -57,7 +57,8 @@ rusage usage() {
 }  // namespace
 
 std::vector<Row> all_rows() {
-  Row truth = hesper_row(kTruth, Pass::two_pass, 8, at::kDouble), autograd{kAutograd, {}};
+  Row truth = hesper_row(kTruth, Pass::two_pass, 8, at::kDouble);
+  Row autograd = {.name = kAutograd, .options = ExactOptions()};
   truth.options.precision = at::kDouble;
   autograd.options.engine = Engine::autograd;
   autograd.options.primal = at::kFloat;
