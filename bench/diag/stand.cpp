@@ -70,7 +70,7 @@ DiagOptions run_options() {
 Stand make_stand(const Case& what, std::shared_ptr<const Model> model, const std::string& text, int64_t tokens,
                  const std::filesystem::path& cache) {
   const Windows windows = first_window(what, text, tokens);
-  Program program = build_program(model->config(), tokens, at::kCPU);
+  Program program = build_program(model->config(), tokens, at::Device(at::kCPU));
   const Parameters parameters(model->weights.values, at::kFloat, at::kCPU);
   const ResolvedSelection layer = select(*model, what, std::nullopt);
   const ResolvedSelection rows = select(*model, what, spaced_rows(layer.tensors[0].shape, what.truth_rows));
