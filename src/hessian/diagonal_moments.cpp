@@ -8,6 +8,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "ops/host_copy.h"
+
 namespace hesper {
 
 int64_t window_groups(int64_t windows) { return std::min(windows, most_window_groups); }
@@ -39,16 +41,6 @@ void DiagonalMoments::begin_visit(int64_t window) {
   at_.zero_();
   at_[0] = window;
 }
-
-namespace {
-
-/// On the CPU; from a GPU through pinned memory, which is several times as fast.
-at::Tensor to_cpu(const at::Tensor& x) {
-  if (x.is_cpu()) return x.contiguous();
-  return at::empty(x.sizes(), x.options().device(at::kCPU).pinned_memory(true)).copy_(x);
-}
-
-}  // namespace
 
 SampleMoments moments_of(const at::Tensor& z) {
   const auto [variance, mean] = at::var_mean(z.to(at::kDouble), at::IntArrayRef{0}, at::Scalar(0), false);
@@ -87,7 +79,7 @@ void DiagonalMoments::add(const at::Tensor& z) {
 
 // With j samples before and K here, d = mean' - mean: mean += d K / (j + K), squares += squares' + d^2 j K / (j + K).
 void DiagonalMoments::add(const SampleMoments& samples) {
-  const at::Tensor means = to_cpu(samples.mean), more = to_cpu(samples.squares);
+  const at::Tensor means = on_host(samples.mean, true).contiguous(), more = on_host(samples.squares, true).contiguous();
   const double *mine = means.const_data_ptr<double>(), *own = more.const_data_ptr<double>();
   double* at = at_.mutable_data_ptr<double>();
   const auto window = static_cast<int64_t>(at[0]);

@@ -53,9 +53,8 @@ at::Tensor rademacher_by_tensors(const Selection& selection, uint64_t seed, int6
                        static_cast<uint32_t>(first)};
     const at::Tensor mine = v.narrow(1, part.begin, part.size);
     if (part.whole) {
-      const int64_t blocks = (part.size + bits_of_block - 1) / bits_of_block;
-      const at::Tensor words =
-          random_blocks(key, count, at::arange(blocks, at::TensorOptions(at::kLong).device(device)));
+      const auto numbers = at::TensorOptions(at::kLong).device(device);
+      const at::Tensor words = random_blocks(key, count, at::arange(blocks_of(part.size), numbers));
       for (int64_t k = 0; k < count; ++k)
         mine[k].copy_(signs_of_bits(words[k], dtype).flatten().narrow(0, 0, part.size));
     } else {

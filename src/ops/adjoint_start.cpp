@@ -5,11 +5,6 @@
 #include "ops/random_tensors.h"
 
 namespace hesper {
-namespace {
-
-int64_t blocks_of(int64_t entries) { return (entries + bits_of_block - 1) / bits_of_block; }
-
-}  // namespace
 
 ProbeKey AdjointStart::key(uint32_t stream, int64_t probe) const {
   return {seed, stream, static_cast<uint32_t>(window), static_cast<uint32_t>(first_probe + probe)};

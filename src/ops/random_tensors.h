@@ -6,6 +6,9 @@
 
 namespace hesper {
 
+/// Blocks that so many entries take.
+inline int64_t blocks_of(int64_t entries) { return (entries + bits_of_block - 1) / bits_of_block; }
+
 /// random_block of each of `blocks` (m) int64, for probes [key.probe, key.probe + count): (count, m, 4) int32 on the
 /// device of `blocks`.
 at::Tensor random_blocks(const ProbeKey& key, int64_t count, const at::Tensor& blocks);

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "ops/experts.h"
+#include "ops/host_copy.h"
 #include "ops/readout.h"
 
 namespace hesper {
@@ -21,14 +22,10 @@ std::vector<int> last_reader(const Program& program) {
   return last;
 }
 
-/// Copies of tensors of a GPU in pinned memory; those of a CPU themselves. In stream order: what goes back to the GPU
-/// on the same stream is whole.
-Kept on_host(const Kept& kept) {
+/// In stream order: what goes back to the GPU on the same stream is whole.
+Kept all_on_host(const Kept& kept) {
   Kept out;
-  for (const Tensor& t : kept)
-    out.push_back(!t.defined() || t.is_cpu()
-                      ? t
-                      : at::empty(t.sizes(), t.options().device(at::kCPU).pinned_memory(true)).copy_(t, true));
+  for (const Tensor& t : kept) out.push_back(on_host(t, false));
   return out;
 }
 
@@ -47,7 +44,7 @@ Tensor forward_ops(const Program& program, Primal& p, const std::vector<char>& a
     Kept mine;
     p.keep = kept && is_active(op, active, p.selection);
     values[op.output] = op.forward(p, x, mine);
-    if (spilled) mine = on_host(mine);
+    if (spilled) mine = all_on_host(mine);
     if (kept) (*kept)[i] = std::move(mine);
     for (int v : op.inputs)
       if (last[v] == i) values[v] = Tensor();
@@ -140,7 +137,7 @@ Tape run_primal(const Program& program, const Parameters& parameters, const Sele
     for (size_t k = 0; k < op.inputs.size(); ++k)
       if (wanted >> k & 1u) adjoints[op.inputs[k]] = plus(take(op.inputs[k]), bars[k]);
     lower(tape.ops[i], parameters.working());
-    if (spilled) tape.ops[i] = on_host(tape.ops[i]);
+    if (spilled) tape.ops[i] = all_on_host(tape.ops[i]);
   }
   tape.gradient = gradient.values();
   return tape;

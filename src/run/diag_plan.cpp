@@ -40,14 +40,6 @@ std::vector<ProbeGroup> probe_groups(const ResolvedSelection& selection, bool jo
   return groups;
 }
 
-namespace {
-int64_t largest_part(const Selection& selection) {
-  int64_t most = 0;
-  for (const SelectedPart& part : selection.parts()) most = std::max(most, part.size);
-  return most;
-}
-}  // namespace
-
 PlanRequest diag_request(const Program& program, const Model& model, const Selection& selection,
                          const std::vector<UnitSums>& sums, const Windows& windows, const EngineOptions& options) {
   PlanRequest r = plan_request(program, model, selection, windows, options);
@@ -57,13 +49,17 @@ PlanRequest diag_request(const Program& program, const Model& model, const Selec
   const int64_t n = selection.size(), b = r.windows;
   // The gradient beside each tape, and the indices of entries.
   r.beside += 8 * n * std::min(options.batch, b);
-  for (const SelectedPart& part : selection.parts()) r.beside += part.whole ? 0 : 8 * part.size;
+  int64_t largest = 0;
+  for (const SelectedPart& part : selection.parts()) {
+    r.beside += part.whole ? 0 : 8 * part.size;
+    largest = std::max(largest, part.size);
+  }
   // On the CPU, which a GPU's plan leaves out: moments of entries and sums; mean, probe and total when they are read;
   // w^2 / 2 of the selection. On a GPU that too, and a chunk's moments of a tensor.
   if (options.device.is_cpu())
     r.beside += DiagonalMoments::bytes(n, b) + DiagonalMoments::bytes(of_sums, b) + 8 * (3 * (n + of_sums) + n);
   else
-    r.beside += 8 * n + 8 * 4 * largest_part(selection);
+    r.beside += 8 * n + 8 * 4 * largest;
   return r;
 }
 

@@ -92,7 +92,7 @@ class Engine : public testing::TestWithParam<std::string> {
     for (const auto& part : selection.parts()) {
       const at::Tensor flat = part.entries().contiguous();
       for (int64_t i = 0; i < part.size; ++i) {
-        f(program_.parameter_names()[part.parameter], part.whole ? i : flat.const_data_ptr<int64_t>()[i], row++);
+        f(program_.parameter_names()[part.parameter], flat.const_data_ptr<int64_t>()[i], row++);
       }
     }
   }

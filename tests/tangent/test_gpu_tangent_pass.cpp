@@ -5,6 +5,7 @@
 #include "hessian/autograd_engine.h"
 #include "tangent/gpu_shapes.h"
 #include "tangent/tangent_pass.h"
+#include "tangent/whole_parameters.h"
 
 namespace hesper::test {
 namespace {
@@ -81,19 +82,9 @@ TEST(GpuTangentPass, WholeParameters) {
   HESPER_NEEDS_GPU();
   for (const ToyShape& shape : {opt, llama}) {
     const Toy here = make_toy(shape), there = make_toy(shape, gpu());
-    Selection selection;
-    for (const char* name : {"0.q.weight", "0.down.weight", "1.up.weight", "1.up.bias"}) {
-      const int p = here.program->parameter(name);
-      selection.add_whole(p, here.values[p].sizes());
-    }
-    const Tensor v = at::randn({3, selection.size()}, at::kDouble);
+    const Tensor v = at::randn({3, select_whole(here).size()}, at::kDouble);
     const auto results = [&](const Toy& toy, const Way& way, at::Device device) {
-      const Selection mine = selection.to(device);
-      const Parameters parameters = toy.parameters(way.working, device, way.products);
-      const Tape tape = run_primal(*toy.program, parameters, mine, toy.tokens, at::kDouble);
-      const TangentPass pass(*toy.program, parameters, mine, tape, 21);  // cuts of 7 tokens
-      return Tensors{pass.product(Directions::dense(mine, v, way.working), 0, Curvature::hessian),
-                     pass.adjoint({AdjointStart::Kind::factor, 3, 0, 0, 3}, 0)};
+      return along_whole_parameters(toy, v, way.working, device, way.products, 21);  // cuts of 7 tokens
     };
     const Tensors exact = results(here, ways[0], at::kCPU);
     for (const Way& way : ways) {

@@ -4,6 +4,7 @@
 #include "hessian/autograd_engine.h"
 #include "tangent/tangent_pass.h"
 #include "tangent/toy_models.h"
+#include "tangent/whole_parameters.h"
 
 namespace hesper::test {
 namespace {
@@ -55,18 +56,9 @@ void expect_everything(const Toy& toy, const Selection& selection) {
 // the way there and back, and what is read of them.
 TEST(TangentPass, WholeParametersInPieces) {
   for (const Toy& toy : {make_toy({}), make_toy({.llama = true, .kv_heads = 2, .phi = Phi::silu, .tied = false})}) {
-    Selection selection;
-    for (const char* name : {"0.q.weight", "0.down.weight", "1.up.weight", "1.up.bias"}) {
-      const int p = toy.program->parameter(name);
-      selection.add_whole(p, toy.values[p].sizes());
-    }
-    const Tensor v = at::randn({3, selection.size()}, at::kDouble);
+    const Tensor v = at::randn({3, select_whole(toy).size()}, at::kDouble);
     const auto results = [&](at::ScalarType working, Products products) {
-      const Parameters parameters = toy.parameters(working, at::kCPU, products);
-      const Tape tape = run_primal(*toy.program, parameters, selection, toy.tokens, at::kDouble);
-      const TangentPass pass(*toy.program, parameters, selection, tape, 9);  // cuts of 3 tokens
-      return Tensors{pass.product(Directions::dense(selection, v, working), 0, Curvature::hessian),
-                     pass.adjoint({AdjointStart::Kind::factor, 3, 0, 0, 3}, 0)};
+      return along_whole_parameters(toy, v, working, at::kCPU, products, 9);  // cuts of 3 tokens
     };
     const Tensors exact = results(at::kDouble, Products::full);
     // 17 and 8 bits of a factor through some twenty ops, as in test_gpu_tangent_pass.cpp
