@@ -67,13 +67,6 @@ Tensors random_weights(const std::vector<ParameterSpec>& specs, at::Device devic
   return out;
 }
 
-at::ScalarType stored_type(const std::string& name) {
-  if (name == "float32") return at::kFloat;
-  if (name == "float16") return at::kHalf;
-  if (name == "bfloat16") return at::kBFloat16;
-  throw std::invalid_argument("--stored " + name + ": float32, float16 or bfloat16 expected");
-}
-
 double median(std::vector<double> x) {
   std::sort(x.begin(), x.end());
   return x[x.size() / 2];
@@ -112,8 +105,11 @@ void run(const Arguments& a) {
   synchronize(device);
   const int64_t context = device_memory(device).used;
   Tensors weights = model ? model->weights.values : random_weights(specs, device);
-  if (!a.stored.empty())
-    for (Tensor& w : weights) w = w.to(stored_type(a.stored));
+  if (!a.stored.empty()) {
+    const std::optional<at::ScalarType> type = weight_type(a.stored);
+    if (!type) throw std::invalid_argument("--stored " + a.stored + ": float32, float16 or bfloat16 expected");
+    for (Tensor& w : weights) w = w.to(*type);
+  }
   const at::ScalarType stored = weights[0].scalar_type();
   const Tensor ids = a.token_ids.empty()
                          ? at::randint(4, config.vocab, {1, a.tokens}, at::kLong)

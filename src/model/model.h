@@ -1,5 +1,6 @@
 #pragma once
 // A loaded model: checkpoint, config and parameters as stored (mapped).
+#include <optional>
 #include <string>
 
 #include "checkpoint/checkpoint.h"
@@ -18,6 +19,9 @@ struct Model {
 /// Opens a model folder in Hugging Face layout. Throws std::runtime_error, one line (config.h, weights.h,
 /// checkpoint.h).
 Model load_model(const std::string& folder);
+
+/// Precisions of weights by their names in torch_dtype; nothing for another name.
+std::optional<at::ScalarType> weight_type(const std::string& name);
 
 /// A folder with a config.json and no weights, which has the shapes of a model and is enough to plan a run.
 bool is_shape(const std::string& folder);
